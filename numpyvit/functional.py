@@ -1,0 +1,18 @@
+"""THE TABLE: every op the layers use, and which compiled kernel stands in for its definition.
+
+`ops/` is the definition of each name below; `kernels/` replaces some of them, with the same signature and the same
+numbers up to rounding. Nothing else chooses: a layer that calls F.layer_norm_forward gets what this file bound.
+NUMPYVIT_REFERENCE=1 leaves every name with its definition, so that each frame in a debugger is plain NumPy.
+"""
+import os
+
+from .ops.attention import (attention_backward, attention_forward, attention_probs, self_attention_backward,
+                            self_attention_forward)
+from .ops.bias_activation import bias_activation_backward, bias_activation_forward
+from .ops.cross_entropy import cross_entropy_backward, cross_entropy_forward
+from .ops.dropout import drop_path_backward, drop_path_forward, dropout_backward, dropout_forward
+from .ops.layer_norm import layer_norm_backward, layer_norm_forward
+from .ops.linear import linear_backward, linear_forward
+from .ops.patch_embed import patch_embed_backward, patch_embed_forward
+
+REFERENCE = os.environ.get("NUMPYVIT_REFERENCE", "") not in ("", "0")

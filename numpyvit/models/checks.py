@@ -1,0 +1,39 @@
+"""What the configurations of all families check: one ValueError that names the field, what was expected and what came."""
+from ..module import pair
+
+
+def values(config, field):
+    value = getattr(config, field)
+    return value if isinstance(value, (tuple, list)) else (value,)
+
+
+def fail(field, expected, got):
+    raise ValueError(f"{field}: expected {expected}, got {got}")
+
+
+def check_positive(config, *fields):
+    """Every value (of every stage) is a number above 0, and whole where the field's annotation says int."""
+    for field in fields:
+        whole = "float" not in str(type(config).__annotations__[field])
+        for value in values(config, field):
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not value > 0 or (whole and value != int(value)) or value == float("inf"):
+                fail(field, "a positive whole number" if whole else "a positive number", getattr(config, field))
+
+
+def check_rates(config, *fields):
+    for field in fields:
+        for value in values(config, field):
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < 1:
+                fail(field, "a rate from 0 to below 1", value)
+
+
+def check_choice(config, field, choices):
+    if getattr(config, field) not in choices:
+        fail(field, "one of " + ", ".join(map(repr, choices)), repr(getattr(config, field)))
+
+
+def check_divides(config, divisor, field):
+    for value in pair(getattr(config, field)):
+        if value % getattr(config, divisor):
+            fail(divisor, f"a divisor of {field} {getattr(config, field)}", getattr(config, divisor))

@@ -1,0 +1,244 @@
+"""Vision Transformer. Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words"; parameter names and layouts are timm's.
+
+    tokens = [class; patches · W] + positions;   x ← x + Attention(LN(x));   x ← x + MLP(LN(x));   logits = head(LN(x)[0])
+"""
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..layers import (DropPath, Dropout, LayerNorm, Linear, Mlp, PatchEmbed, SelfAttention, normal, number_random_layers)
+from ..module import Model, Module, Parameter, pair
+from ..ops.attention import attention_probs
+from ..ops.bias_activation import ACTIVATIONS
+from ..ops.positions import sincos2d_table, sinusoidal_table
+from .checks import check_choice, check_divides, check_positive, check_rates
+
+
+@dataclass(frozen=True)
+class ViTConfig:
+    """Everything that decides a ViT. timm's names and defaults.
+
+    img_size, patch_size in pixels (img_size may be (H, W)).  embed_dim = num_heads · head width.  mlp_ratio: MLP width / embed_dim.
+    global_pool: "token" classifies from a class token; "avg" has none and averages the tokens, then normalises (timm's fc_norm).
+    pos_embed: "learn" a table; "sincos2d", "sinusoidal": fixed tables; "none".
+    norm_order: "pre" x + f(LN(x)), with a final norm; "post" LN(x + f(x)), without (Vaswani et al. 2017).
+    drop_rate: dropout after the position table and after every projection of a block; attn_drop_rate: on the attention
+    probabilities; drop_path_rate: stochastic depth, rising linearly from 0 in the first block to this in the last.
+    """
+
+    img_size: int | tuple = 224
+    patch_size: int = 16
+    in_chans: int = 3
+    num_classes: int = 1000
+    embed_dim: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    mlp_ratio: float = 4.0
+    qkv_bias: bool = True
+    global_pool: str = "token"
+    pos_embed: str = "learn"
+    norm_order: str = "pre"
+    act: str = "gelu"
+    norm_eps: float = 1e-6
+    drop_rate: float = 0.0
+    attn_drop_rate: float = 0.0
+    drop_path_rate: float = 0.0
+
+    def __post_init__(self):
+        check_positive(self, "img_size", "patch_size", "in_chans", "num_classes", "embed_dim", "depth", "num_heads", "mlp_ratio",
+                       "norm_eps")
+        check_rates(self, "drop_rate", "attn_drop_rate", "drop_path_rate")
+        check_divides(self, "patch_size", "img_size")
+        check_divides(self, "num_heads", "embed_dim")
+        check_choice(self, "global_pool", ("token", "avg"))
+        check_choice(self, "pos_embed", ("learn", "sincos2d", "sinusoidal", "none"))
+        check_choice(self, "norm_order", ("pre", "post"))
+        check_choice(self, "act", tuple(ACTIVATIONS))
+        if self.pos_embed == "sinusoidal" and self.embed_dim % 2:
+            raise ValueError(f"embed_dim: sinusoidal positions need an even number, got {self.embed_dim}")
+        if self.pos_embed == "sincos2d" and (self.embed_dim % 4 or self.embed_dim < 8):
+            raise ValueError(f"embed_dim: sincos2d positions need a multiple of 4 from 8 up, got {self.embed_dim}")
+
+    @property
+    def grid(self):
+        """(rows, columns) of patches"""
+        H, W = pair(self.img_size)
+        return H // self.patch_size, W // self.patch_size
+
+
+class Block(Module):
+    """One encoder block.   x (B, N, C)   →   x (B, N, C)"""
+
+    def __init__(self, config, drop_path):
+        C = config.embed_dim
+        self.norm1 = LayerNorm(C, config.norm_eps)
+        self.attn = SelfAttention(C, config.num_heads, config.qkv_bias, config.attn_drop_rate, config.drop_rate)
+        self.drop_path1 = DropPath(drop_path)
+        self.norm2 = LayerNorm(C, config.norm_eps)
+        self.mlp = Mlp(C, int(C * config.mlp_ratio), config.act, config.drop_rate)
+        self.drop_path2 = DropPath(drop_path)
+
+    def forward(self, x, seeds=None):                # x ← x + Attention(LN(x));  x ← x + MLP(LN(x))
+        h, c1 = self.norm1.forward(x)
+        h, c2 = self.attn.forward(h, seeds)
+        h, c3 = self.drop_path1.forward(h, seeds)
+        x = x + h
+        h, c4 = self.norm2.forward(x)
+        h, c5 = self.mlp.forward(h, seeds)
+        h, c6 = self.drop_path2.forward(h, seeds)
+        return x + h, (c1, c2, c3, c4, c5, c6)
+
+    def backward(self, dx, cache):                   # forward, read from the bottom
+        c1, c2, c3, c4, c5, c6 = cache
+        dh = self.drop_path2.backward(dx, c6)
+        dh = self.mlp.backward(dh, c5)
+        dx = dx + self.norm2.backward(dh, c4)        # both paths of x + h
+        dh = self.drop_path1.backward(dx, c3)
+        dh = self.attn.backward(dh, c2)
+        return dx + self.norm1.backward(dh, c1)
+
+
+class PostNormBlock(Block):
+    """The block of the original Transformer: the norm stands behind the sum."""
+
+    def forward(self, x, seeds=None):                # x ← LN(x + Attention(x));  x ← LN(x + MLP(x))
+        h, c1 = self.attn.forward(x, seeds)
+        h, c2 = self.drop_path1.forward(h, seeds)
+        x, c3 = self.norm1.forward(x + h)
+        h, c4 = self.mlp.forward(x, seeds)
+        h, c5 = self.drop_path2.forward(h, seeds)
+        x, c6 = self.norm2.forward(x + h)
+        return x, (c1, c2, c3, c4, c5, c6)
+
+    def backward(self, dx, cache):
+        c1, c2, c3, c4, c5, c6 = cache
+        dx = self.norm2.backward(dx, c6)
+        dh = self.drop_path2.backward(dx, c5)
+        dx = dx + self.mlp.backward(dh, c4)
+        dx = self.norm1.backward(dx, c3)
+        dh = self.drop_path1.backward(dx, c2)
+        return dx + self.attn.backward(dh, c1)
+
+
+class ViT(Model):
+    """images (B, in_chans, H, W)   →   logits (B, num_classes)"""
+
+    def __init__(self, config, seed=0, dtype="float32", materialise=True):
+        self.config = config
+        C, N, token = config.embed_dim, config.grid[0] * config.grid[1], config.global_pool == "token"
+        self.cls_token = Parameter((1, 1, C), normal(1e-6)) if token else None
+        self.pos_embed = Parameter((1, N + token, C), normal(0.02)) if config.pos_embed == "learn" else None
+        self.patch_embed = PatchEmbed(config.patch_size, config.in_chans, C)
+        self.pos_drop = Dropout(config.drop_rate)
+        rates = np.linspace(0, config.drop_path_rate, config.depth)
+        block = Block if config.norm_order == "pre" else PostNormBlock
+        self.blocks = [block(config, rate) for rate in rates]
+        final = LayerNorm(C, config.norm_eps) if config.norm_order == "pre" else None
+        self.norm, self.fc_norm = (final, None) if token else (None, final)
+        self.head = Linear(C, config.num_classes)
+        self.stochastic = number_random_layers(self)
+        if materialise:
+            self.materialise(seed, dtype)
+            self.fixed_positions = fixed_positions(config, self.dtype)
+
+    def forward(self, images, train=False, rng=None):
+        """logits and the cache that backward needs. train: with dropout and drop path, whose bits come from rng:
+        an int, a numpy Generator, or one uint64 seed an image (B,)."""
+        images = self.check_images(images)
+        seeds = self.check_seeds(rng, len(images)) if train else None
+        x, c_embed = self.embed(images, seeds)
+        c_blocks = []
+        for block in self.blocks:
+            x, cache = block.forward(x, seeds)
+            c_blocks.append(cache)
+        logits, c_head = self.classify(x)
+        return logits, (c_embed, c_blocks, c_head)
+
+    def backward(self, dlogits, cache):
+        """Adds into every parameter's .grad and returns dimages."""
+        c_embed, c_blocks, c_head = cache
+        dx = self.classify_backward(dlogits, c_head)
+        for block, c in zip(reversed(self.blocks), reversed(c_blocks)):
+            dx = block.backward(dx, c)
+        return self.embed_backward(dx, c_embed)
+
+    def embed(self, images, seeds):
+        """x = dropout([class; patches · W] + positions).   images (B, in_chans, H, W)   →   x (B, N, C)"""
+        x, c1 = self.patch_embed.forward(images)
+        if self.cls_token:
+            cls = np.broadcast_to(self.cls_token.data, (len(x), 1, x.shape[-1]))
+            x = np.concatenate([cls, x], axis=1)
+        if self.pos_embed:
+            x = x + self.pos_embed.data
+        elif self.fixed_positions is not None:
+            x = x + self.fixed_positions
+        x, c2 = self.pos_drop.forward(x, seeds)
+        return x, (c1, c2)
+
+    def embed_backward(self, dx, cache):
+        c1, c2 = cache
+        dx = self.pos_drop.backward(dx, c2)
+        if self.pos_embed:
+            self.pos_embed.grad += dx.sum(axis=0)
+        if self.cls_token:
+            self.cls_token.grad += dx[:, 0].sum(axis=0)
+            dx = dx[:, 1:]
+        return self.patch_embed.backward(dx, c1)
+
+    def classify(self, x):
+        """head(norm(x)[0]), or head(fc_norm(mean of the tokens)).   x (B, N, C)   →   logits (B, K)"""
+        if self.norm:                                # only the class token's row is used, and rows are normalised alone
+            pooled, c1 = self.norm.forward(x[:, 0])
+        elif self.cls_token:
+            pooled, c1 = x[:, 0], None
+        else:
+            pooled = x.mean(axis=1)
+            pooled, c1 = self.fc_norm.forward(pooled) if self.fc_norm else (pooled, None)
+        logits, c2 = self.head.forward(pooled)
+        return logits, (c1, c2, x.shape)
+
+    def classify_backward(self, dlogits, cache):
+        c1, c2, shape = cache
+        dlogits = self.check_logits_gradient(dlogits, shape[0])
+        dpooled = self.head.backward(dlogits, c2)
+        if c1 is not None:
+            dpooled = (self.norm or self.fc_norm).backward(dpooled, c1)
+        if not self.cls_token:
+            return np.repeat(dpooled[:, None] / shape[1], shape[1], axis=1)
+        dx = np.zeros(shape, dpooled.dtype)
+        dx[:, 0] = dpooled
+        return dx
+
+    def attention_maps(self, cache):
+        """The attention probabilities of every block, from forward's cache: a list of (B, nh, N, N), rows summing to 1."""
+        _, c_blocks, _ = cache
+        attn = 1 if self.config.norm_order == "pre" else 0
+        return [attention_probs(c[attn][1]) for c in c_blocks]
+
+
+def fixed_positions(config, dtype):
+    """The table that is added but not learned, (1, N(+1), C), or None."""
+    token = config.global_pool == "token"
+    if config.pos_embed == "sinusoidal":             # the class token is position 0
+        table = sinusoidal_table(config.grid[0] * config.grid[1] + token, config.embed_dim)
+    elif config.pos_embed == "sincos2d":             # the class token has no place on the grid: zeros
+        table = sincos2d_table(*config.grid, config.embed_dim)
+        table = np.concatenate([np.zeros((token, config.embed_dim)), table])
+    else:
+        return None
+    return table[None].astype(dtype)
+
+
+# Dosovitskiy et al. 2021, table 1; tiny and small from Touvron et al. 2021 (DeiT), table 1.
+PRESETS = {
+    "vit_tiny_patch16_224": ViTConfig(embed_dim=192, num_heads=3),
+    "vit_small_patch16_224": ViTConfig(embed_dim=384, num_heads=6),
+    "vit_base_patch16_224": ViTConfig(),
+    "vit_base_patch32_224": ViTConfig(patch_size=32),
+    "vit_large_patch16_224": ViTConfig(embed_dim=1024, depth=24, num_heads=16),
+    "vit_huge_patch14_224": ViTConfig(patch_size=14, embed_dim=1280, depth=32, num_heads=16),
+    # for 32×32 images
+    "vit_tiny_patch4_32": ViTConfig(img_size=32, patch_size=4, num_classes=10, embed_dim=192, num_heads=3),
+    "vit_nano_patch4_32": ViTConfig(img_size=32, patch_size=4, num_classes=10, embed_dim=128, depth=6, num_heads=4, mlp_ratio=2.0,
+                                 global_pool="avg"),
+}

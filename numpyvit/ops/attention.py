@@ -1,0 +1,78 @@
+"""Scaled dot-product attention, heads already split; and self-attention from a packed projection."""
+import math
+
+import numpy as np
+
+from .dropout import dropout_backward, dropout_forward
+from .softmax import softmax_backward, softmax_forward
+
+
+def attention_forward(q, k, v, bias=None, mask=None, scale=None, drop_rate=0.0, seeds=None):
+    """Every query takes a mean of the values, weighted by how well it matches their keys.
+
+        scores = scale · q kᵀ + bias + mask,   attn = softmax(scores),   y = attn v
+
+    q (B, nh, N, hd)   k, v (B, nh, S, hd)   →   y (B, nh, N, hd);   scale = 1/√hd unless given
+    bias (nh, N, S): learned, one table a head, shared by the batch (Swin's relative positions).
+    mask (nW, N, S): constant, 0 or −inf, shared by the heads; batch row b uses mask[b mod nW] (Swin's shifted windows).
+    drop_rate, seeds (B,): dropout on attn in training (see dropout_forward).
+    cache: q, k, v, attn and the shapes. attn, (B, nh, N, S), is what attention_probs(cache) hands out.
+    Vaswani et al. 2017, eq. 1.  torch.nn.functional.scaled_dot_product_attention
+    """
+    B, nh, N, hd = q.shape
+    scale = 1 / math.sqrt(hd) if scale is None else float(scale)
+    scores = (q @ k.swapaxes(-1, -2)) * scale                                # (B, nh, N, S)
+    if bias is not None:
+        scores = scores + bias
+    if mask is not None:
+        scores = (scores.reshape(-1, len(mask), *scores.shape[1:]) + mask[:, None]).reshape(scores.shape)
+    attn, _ = softmax_forward(scores)
+    dropped, drop_cache = dropout_forward(attn, drop_rate, seeds)
+    y = dropped @ v                                                          # (B, nh, N, hd)
+    return y, (q, k, v, attn, dropped, drop_cache, scale, bias is not None)
+
+
+def attention_backward(dy, cache):
+    """dattn = dy vᵀ,   dscores = attn ⊙ (dattn − Σⱼ dattn ⊙ attn),   dq = scale · dscores k,   dk = scale · dscoresᵀ q,
+    dv = attnᵀ dy,   dbias = Σ_batch dscores  (None without a bias)
+
+    Without dropout Σⱼ dattn ⊙ attn = Σ dy ⊙ y: the sum over the keys is one over the channels (FlashAttention, B.2).
+    """
+    q, k, v, attn, dropped, drop_cache, scale, has_bias = cache
+    dv = dropped.swapaxes(-1, -2) @ dy                                       # y = dropped v
+    ddropped = dy @ v.swapaxes(-1, -2)                                       # (B, nh, N, S)
+    dattn = dropout_backward(ddropped, drop_cache)
+    dscores = softmax_backward(dattn, (attn,))
+    dbias = dscores.sum(axis=0) if has_bias else None                        # scores = … + bias
+    dq = (dscores @ k) * scale                                               # scores = scale · q kᵀ
+    dk = (dscores.swapaxes(-1, -2) @ q) * scale
+    return dq, dk, dv, dbias
+
+
+def attention_probs(cache):
+    """attn (B, nh, N, S), rows summing to one, from the cache of attention_forward or self_attention_forward."""
+    return cache[3]
+
+
+def self_attention_forward(qkv, num_heads, bias=None, mask=None, scale=None, drop_rate=0.0, seeds=None):
+    """Attention of a sequence to itself, from one projection that packs queries, keys and values.
+
+        [q | k | v] = qkv,  each split into heads;   y = merge(attention(q, k, v))
+
+    qkv (B, N, 3·C), head-major inside each third (timm's layout)   →   y (B, N, C);   the rest as in attention_forward.
+    cache: as attention_forward's.
+    Dosovitskiy et al. 2021, eqs. 5–8
+    """
+    B, N, C3 = qkv.shape
+    q, k, v = qkv.reshape(B, N, 3, num_heads, -1).transpose(2, 0, 3, 1, 4)   # each (B, nh, N, hd), a view
+    y, cache = attention_forward(q, k, v, bias, mask, scale, drop_rate, seeds)
+    return y.transpose(0, 2, 1, 3).reshape(B, N, C3 // 3), cache
+
+
+def self_attention_backward(dy, cache):
+    """Split dy into heads, attention_backward, and pack: dqkv = [dq | dk | dv].   Also dbias (None without a bias)."""
+    B, nh, N, hd = cache[0].shape
+    dy = dy.reshape(B, N, nh, hd).transpose(0, 2, 1, 3)                      # merge, undone
+    dq, dk, dv, dbias = attention_backward(dy, cache)
+    dqkv = np.stack([dq, dk, dv], axis=2)                                    # (B, nh, 3, N, hd)
+    return dqkv.transpose(0, 3, 2, 1, 4).reshape(B, N, 3 * nh * hd), dbias
