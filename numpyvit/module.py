@@ -93,7 +93,7 @@ class Model(Module):
             p.grad = flat_grad[start:start + p.size].reshape(p.shape)
             start += -(-p.size // ALIGN) * ALIGN
 
-    def replica(self):
+    def replica(self, flat_grad=None):
         """The same weights and buffers (shared, not copied) with gradients of its own: one for each gradient shard."""
         arrays = {id(array): array for array in (self.flat, self.flat_grad)}
         arrays |= {id(p.data): p.data for _, p in self.named_parameters()}
@@ -101,8 +101,17 @@ class Model(Module):
         arrays |= {id(value): value for _, m in self.modules() for value in vars(m).values()
                    if isinstance(value, np.ndarray)}                         # buffers and constant tables
         twin = copy.deepcopy(self, memo=dict(arrays))
-        twin.bind(self.flat, np.zeros_like(self.flat_grad))
+        twin.bind(self.flat, np.zeros_like(self.flat_grad) if flat_grad is None else flat_grad)
+        twin.is_replica = True
         return twin
+
+    is_replica = False                               # a replica's forward leaves the shared buffers alone
+
+    def batch_statistics(self, cache):
+        """What a training forward of a replica measured and update_buffers is to fold in (BatchNorm); None without."""
+
+    def update_buffers(self, statistics):
+        """Fold in the batch statistics of several training forwards, in the order given. Nothing without buffers."""
 
     @property
     def dtype(self):

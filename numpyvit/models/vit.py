@@ -209,6 +209,11 @@ class ViT(Model):
         dx[:, 0] = dpooled
         return dx
 
+    @property
+    def tokens(self):
+        """Tokens of one image."""
+        return self.config.grid[0] * self.config.grid[1] + (self.cls_token is not None)
+
     def attention_maps(self, cache):
         """The attention probabilities of every block, from forward's cache: a list of (B, nh, N, N), rows summing to 1."""
         _, c_blocks, _ = cache
