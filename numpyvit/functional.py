@@ -14,5 +14,8 @@ from .ops.dropout import drop_path_backward, drop_path_forward, dropout_backward
 from .ops.layer_norm import layer_norm_backward, layer_norm_forward
 from .ops.linear import linear_backward, linear_forward
 from .ops.patch_embed import patch_embed_backward, patch_embed_forward
+from .ops.relative_position import relative_position_bias_backward, relative_position_bias_forward
+from .ops.window_attention import window_attention_backward, window_attention_forward, window_attention_probs
+from .ops.windows import gather_tokens_backward, gather_tokens_forward
 
 REFERENCE = os.environ.get("NUMPYVIT_REFERENCE", "") not in ("", "0")

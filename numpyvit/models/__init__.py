@@ -3,10 +3,11 @@ import dataclasses
 import difflib
 import fnmatch
 
-from . import vit
+from . import swin, vit
 
-FAMILIES = {"vit": (vit.ViTConfig, vit.ViT)}
-PRESETS = {**{name: ("vit", config) for name, config in vit.PRESETS.items()}}
+FAMILIES = {"vit": (vit.ViTConfig, vit.ViT), "swin": (swin.SwinConfig, swin.Swin)}
+PRESETS = {**{name: ("vit", config) for name, config in vit.PRESETS.items()},
+           **{name: ("swin", config) for name, config in swin.PRESETS.items()}}
 
 
 def list_models(pattern="*"):

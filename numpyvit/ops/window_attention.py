@@ -1,0 +1,57 @@
+"""Self-attention inside the windows of a map."""
+import numpy as np
+
+from .attention import attention_probs, self_attention_backward, self_attention_forward
+from .random_bits import hash_combine
+from .windows import gather_tokens_backward, gather_tokens_forward
+
+
+def window_attention_forward(qkv, qkv_bias, bias, index, inverse, num_heads, mask=None, scale=None, drop_rate=0.0, seeds=None):
+    """Every token attends to the tokens of its own window.
+
+        windows = gather(qkv) + qkv_bias,   y = gather⁻¹(self_attention(windows; bias, mask))
+
+    qkv (B, N, 3·C), tokens in map order, before its bias   qkv_bias (3·C,) or None   bias (nh, M², M²), by relative position
+    index (nW·M²,), inverse (N,) of window_index   mask (nW, M², M²) of shifted_window_mask or None   →   y (B, N, C)
+    drop_rate, seeds (B,), one an image: dropout on attn, each window with a seed of its own.
+
+    Projections treat every token alone, so they commute with the permutation: they stay outside, in map order, and only
+    attention sees windows. A padded token is a zero vector before the projection, so after it it is qkv_bias: it is looked
+    at like any other token, and passes gradient to qkv_bias and to nothing else.
+    cache: the index tables and self_attention_forward's.
+    Liu et al. 2021, eqs. 3–4
+    """
+    B, N, C3 = qkv.shape
+    nh, M2, _ = bias.shape
+    windows, c1 = gather_tokens_forward(qkv, index, inverse)                 # (B, nW·M², 3·C)
+    windows = windows.reshape(-1, M2, C3)                                    # (B·nW, M², 3·C)
+    if qkv_bias is not None:
+        windows = windows + qkv_bias
+    y, c2 = self_attention_forward(windows, num_heads, bias, mask, scale, drop_rate, window_seeds(seeds, len(index) // M2))
+    y, c3 = gather_tokens_forward(y.reshape(B, len(index), C3 // 3), inverse, index)
+    return y, (c1, c2, c3, qkv_bias is not None)
+
+
+def window_attention_backward(dy, cache):
+    """dwindows, dbias = self_attention's of gather(dy),   dqkv = gather⁻¹(dwindows),   dqkv_bias = Σ dwindows, padding included
+
+    dqkv_bias is None without a qkv_bias.
+    """
+    c1, c2, c3, has_qkv_bias = cache
+    dy = gather_tokens_backward(dy, c3)                                      # (B, nW·M², C)
+    B, R, C = dy.shape
+    M2 = c2[0].shape[2]
+    dwindows, dbias = self_attention_backward(dy.reshape(-1, M2, C), c2)     # (B·nW, M², 3·C)
+    dqkv_bias = dwindows.sum(axis=(0, 1)) if has_qkv_bias else None          # windows = … + qkv_bias
+    dqkv = gather_tokens_backward(dwindows.reshape(B, R, 3 * C), c1)
+    return dqkv, dqkv_bias, dbias
+
+
+def window_attention_probs(cache):
+    """attn (B·nW, nh, M², M²), rows summing to one, from the cache of window_attention_forward."""
+    return attention_probs(cache[1])
+
+
+def window_seeds(seeds, nW):
+    """One seed an image (B,) → one a window (B·nW,)"""
+    return None if seeds is None else hash_combine(seeds[:, None], np.arange(nW)).ravel()
