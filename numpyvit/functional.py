@@ -8,8 +8,12 @@ import os
 
 from .ops.attention import (attention_backward, attention_forward, attention_probs, self_attention_backward,
                             self_attention_forward)
+from .ops.avg_pool import avg_pool_backward, avg_pool_forward
+from .ops.batch_norm import batch_norm_backward, batch_norm_forward
 from .ops.bias_activation import bias_activation_backward, bias_activation_forward
+from .ops.conv import conv2d_backward, conv2d_forward
 from .ops.cross_entropy import cross_entropy_backward, cross_entropy_forward
+from .ops.depthwise_conv import depthwise_conv_backward, depthwise_conv_forward
 from .ops.dropout import drop_path_backward, drop_path_forward, dropout_backward, dropout_forward
 from .ops.layer_norm import layer_norm_backward, layer_norm_forward
 from .ops.linear import linear_backward, linear_forward

@@ -5,6 +5,7 @@ import numpy as np
 
 from . import functional as F
 from .module import Module, Parameter
+from .ops.batch_norm import batch_norm_statistics
 from .ops.random_bits import hash_combine
 
 # --- initialisers: init(rng, shape) → values. timm's trunc_normal truncates at ±2 absolute, so σ = 0.02 is a plain normal.
@@ -64,6 +65,41 @@ class LayerNorm(Module):
         self.weight.grad += dweight
         self.bias.grad += dbias
         return dx
+
+
+class BatchNorm(Module):
+    """Each channel over the whole batch; in evaluation by the running statistics.   x (..., C)   →   y (..., C)
+
+    A training forward changes no buffer: it appends (mean, unbiased variance) to the list `statistics`, and update() averages.
+    """
+
+    buffers = ("running_mean", "running_var", "num_batches_tracked")
+
+    def __init__(self, C, eps=1e-5, momentum=0.1):
+        self.weight, self.bias = Parameter((C,), ones), Parameter((C,), zeros)
+        self.running_mean, self.running_var = np.zeros(C), np.ones(C)
+        self.num_batches_tracked = np.zeros((), np.int64)
+        self.eps, self.momentum = eps, momentum
+
+    def forward(self, x, statistics=None):
+        """statistics: a list in training; None in evaluation."""
+        running = (None, None) if statistics is not None else (self.running_mean, self.running_var)
+        y, cache = F.batch_norm_forward(x, self.weight.data, self.bias.data, *running, self.eps)
+        if statistics is not None:
+            statistics.append(batch_norm_statistics(cache))
+        return y, cache
+
+    def backward(self, dy, cache):
+        dx, dweight, dbias = F.batch_norm_backward(dy, cache)
+        self.weight.grad += dweight
+        self.bias.grad += dbias
+        return dx
+
+    def update(self, mean, var):
+        """running ← 0.9 · running + 0.1 · batch, in place: replicas share the buffers."""
+        self.running_mean += self.momentum * (mean - self.running_mean)
+        self.running_var += self.momentum * (var - self.running_var)
+        self.num_batches_tracked += 1
 
 
 class Dropout(Module):
@@ -155,6 +191,16 @@ class SelfAttention(Module):
         return self.qkv.backward(dqkv, c1)
 
 
+def split_heads(x, num_heads):
+    """(B, N, C)   →   (B, nh, N, hd), a view"""
+    return x.reshape(*x.shape[:2], num_heads, -1).transpose(0, 2, 1, 3)
+
+
+def merge_heads(x):
+    """split_heads's inverse, and so its adjoint: (B, nh, N, hd)   →   (B, N, C)"""
+    return x.transpose(0, 2, 1, 3).reshape(x.shape[0], x.shape[2], -1)
+
+
 class PatchEmbed(Module):
     """A non-overlapping patch is a token.   images (B, in_chans, H, W)   →   y (B, N, C)"""
 
@@ -178,3 +224,72 @@ class Conv(Module):
     def __init__(self, out_chans, in_chans, kernel, fan_in, bias=True):
         self.weight = Parameter((out_chans, in_chans, kernel, kernel), conv_uniform(fan_in), decay=True)
         self.bias = Parameter((out_chans,), conv_uniform(fan_in)) if bias else None
+
+
+class DepthwiseConv(Conv):
+    """A kernel of its own for every channel.   x (B, H, W, C)   →   y (B, Ho, Wo, C)"""
+
+    def __init__(self, C, kernel, stride, padding, bias=True):
+        super().__init__(C, 1, kernel, kernel**2, bias)
+        self.stride, self.padding = stride, padding
+
+    def forward(self, x):
+        return F.depthwise_conv_forward(x, self.weight.data, self.bias.data if self.bias else None, self.stride, self.padding)
+
+    def backward(self, dy, cache):
+        dx, dweight, dbias = F.depthwise_conv_backward(dy, cache)
+        self.weight.grad += dweight
+        if self.bias:
+            self.bias.grad += dbias
+        return dx
+
+
+class ConvEmbed(Module):
+    """A convolution and a norm: overlapping patches become tokens.   x (B, H, W, Cin)   →   y (B, Ho, Wo, C)"""
+
+    def __init__(self, in_chans, C, kernel, stride, padding, eps):
+        self.proj, self.norm = Conv(C, in_chans, kernel, in_chans * kernel**2), LayerNorm(C, eps)
+        self.stride, self.padding = stride, padding
+
+    def forward(self, x):
+        h, c1 = F.conv2d_forward(x, self.proj.weight.data, self.proj.bias.data, self.stride, self.padding)
+        h, c2 = self.norm.forward(h)
+        return h, (c1, c2)
+
+    def backward(self, dy, cache):
+        c1, c2 = cache
+        dh = self.norm.backward(dy, c2)
+        dx, dweight, dbias = F.conv2d_backward(dh, c1)
+        self.proj.weight.grad += dweight
+        self.proj.bias.grad += dbias
+        return dx
+
+
+class ConvBatchNorm(Module):
+    """BN(depthwise(x)).   x (B, H, W, C)   →   y (B, Ho, Wo, C)"""
+
+    def __init__(self, C, kernel, stride):
+        self.conv, self.bn = DepthwiseConv(C, kernel, stride, kernel // 2, bias=False), BatchNorm(C)
+
+    def forward(self, x, statistics=None):
+        h, c1 = self.conv.forward(x)
+        h, c2 = self.bn.forward(h, statistics) if self.bn else (h, None)     # None once it is folded into the convolution
+        return h, (c1, c2)
+
+    def backward(self, dy, cache):
+        c1, c2 = cache
+        dh = self.bn.backward(dy, c2) if self.bn else dy
+        return self.conv.backward(dh, c1)
+
+
+class AvgPool(Module):
+    """x (B, H, W, C)   →   y (B, Ho, Wo, C)"""
+
+    def __init__(self, C, kernel, stride):
+        self.kernel, self.stride = kernel, stride
+
+    def forward(self, x, statistics=None):
+        return F.avg_pool_forward(x, self.kernel, self.stride, self.kernel // 2)
+
+    def backward(self, dy, cache):
+        return F.avg_pool_backward(dy, cache)
