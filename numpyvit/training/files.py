@@ -1,0 +1,162 @@
+"""Every change a run makes on the disk, in a few functions: a crash at any instant leaves the old file or the new one.
+
+    write a temporary file → fsync it → rename it over the old one → fsync the folder
+
+Without the first fsync a power cut can leave the new name on a file of zeros; without the second, no new name at all.
+Each function raises OSError with the path in it, whatever failed.
+"""
+import errno
+import os
+import stat
+from contextlib import contextmanager
+
+from ..errors import UserError
+
+try:
+    import fcntl
+except ImportError:                                                          # Windows: no lock between processes
+    fcntl = None
+
+PIECE = 1 << 26                                                              # bytes given to one write call
+
+
+def write_atomic(path, buffers):
+    """Replace the file at path by the concatenation of buffers (an iterable of bytes or of one-dimensional uint8 arrays)."""
+    path = os.path.realpath(path)                                            # a link keeps pointing to the file it names
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
+    with naming(path):
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        try:
+            try:
+                for buffer in buffers:
+                    write_all(fd, buffer)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            os.replace(temporary, path)
+        except BaseException:
+            try:
+                os.unlink(temporary)
+            except OSError:                                                  # remove_temporaries tries again
+                pass
+            raise
+        fsync_folder(folder)
+
+
+def append(path, data):
+    """Add bytes at the end of the file, without waiting for the disk: sync_file does that when it has to last."""
+    with naming(path):
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            write_all(fd, data)
+        finally:
+            os.close(fd)
+
+
+def sync_file(path):
+    """Wait until what was appended to the file is on the disk."""
+    with naming(path):
+        fd = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def make_folder(path):
+    """The folder, with its parents where they are missing; fsynced, so that what is put into it can be found."""
+    with naming(path):
+        os.makedirs(path, exist_ok=True)
+        fsync_folder(os.path.dirname(os.path.abspath(path)))
+
+
+def remove(path):
+    """Delete the file; a file that is not there is fine."""
+    with naming(path):
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass
+
+
+def remove_temporaries(folder):
+    """Delete what write_atomic left in the folder when its process was killed."""
+    with naming(folder):
+        for name in os.listdir(folder):
+            if name.startswith(".") and name.endswith(".tmp"):
+                remove(os.path.join(folder, name))
+
+
+def write_all(fd, buffer):
+    view = memoryview(buffer)
+    while view:
+        written = os.write(fd, view[:PIECE])                                 # may be fewer than asked for
+        if written == 0:
+            raise OSError(errno.EIO, "the system wrote nothing")
+        view = view[written:]
+
+
+def fsync_folder(folder):
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):                 # a file system that has no such call
+            raise
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def naming(path):
+    """An OSError without a file's name (write, fsync) leaves with this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise OSError(error.errno, error.strerror or str(error), os.fspath(path)) from error
+        raise
+
+
+@contextmanager
+def open_regular(path):
+    """The file, open for reading, and its size: (file, bytes). A folder, pipe or device is a UserError, never a wait."""
+    with naming(path):
+        fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with open(fd, "rb") as file:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise UserError(f"{path}: expected a file, got a {'folder' if stat.S_ISDIR(status.st_mode) else 'special file'}")
+        yield file, status.st_size
+
+
+def read_small(path, limit=1 << 22):
+    """The bytes of a file of at most limit bytes (a config, a line of metrics); a longer one is a UserError."""
+    with open_regular(path) as (file, size):
+        if size > limit:
+            raise UserError(f"{path}: expected at most {limit} bytes, got {size}")
+        return file.read(limit)
+
+
+@contextmanager
+def locked(path, what):
+    """Hold the lock file for as long as the process lives or the block runs.
+
+    Raises UserError if another process holds it. The lock is the kernel's: one left by a dead process does not exist.
+    """
+    with naming(path):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        if fcntl:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError) as error:
+                holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+                raise UserError(f"{what} is in use by another process (id {holder}); wait for it, or stop it") from error
+            with naming(path):
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        os.close(fd)

@@ -1,0 +1,173 @@
+"""Weights of a model to and from safetensors files, and what may differ between a file and the model that reads it.
+
+A table of positions for another resolution is resized, a head for other classes is dropped on request; everything else has
+to fit exactly. All of it is checked before the first value is written into the model.
+"""
+import dataclasses
+import json
+import math
+
+import numpy as np
+
+from .errors import UserError
+from .tensor_file import read_tensors, write_tensors
+
+FORMAT = "numpyvit-weights-1"
+
+
+def save_weights(model, path):
+    """Write the model's state_dict to a safetensors file, with its family and config as metadata.
+
+    Atomic: after a failed or killed save the old file is still there. Raises OSError if the file cannot be written.
+    """
+    write_tensors(path, model.state_dict(), {"format": FORMAT, **describe_model(model)})
+
+
+def load_weights(model, path, resize="bicubic", drop_head=False):
+    """Read a safetensors file with timm's names (numpyvit's own, or a checkpoint of timm's) into the model.
+
+    resize: "bicubic" or "bilinear", how tables of positions are adapted to another resolution (see resize_grid).
+    drop_head: keep the model's own head where the file's has another number of classes.
+    →   what was done, in sentences, one for each thing that is not a plain copy.
+    Raises UserError if a name, shape or dtype does not fit or a value is not finite; the model is then unchanged.
+    """
+    if resize not in CUBIC_A:
+        raise UserError(f"resize: expected {' or '.join(CUBIC_A)}, got {resize!r}")
+    tensors, metadata = read_tensors(path)
+    try:
+        return assign_weights(model, tensors, resize, drop_head, stored_config(metadata))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def assign_weights(model, tensors, resize="bicubic", drop_head=False, config=None):
+    """load_weights after reading: {name: array} into the model; config: that of the file, a dict, where it is known."""
+    targets = {name: p.data for name, p in model.named_parameters()} | dict(model.named_buffers())
+    tensors, sentences = dict(tensors), []
+    for name in sorted(set(tensors) & set(targets)):
+        kind, shape = name.rsplit(".", 1)[-1], targets[name].shape
+        if kind in RESIZERS and tensors[name].dtype.kind == "f":
+            tensors[name], what = RESIZERS[kind](name, tensors[name], shape, resize, model, config or {})
+            sentences += what
+        elif tensors[name].shape != shape and name.split(".")[0] == "head" and drop_head:
+            sentences.append(f"kept the model's own {name} {shape}: the file's is {tensors[name].shape}")
+            tensors[name] = targets[name]
+    check_tensors(targets, tensors, type(model).__name__)
+    converted = {str(tensors[name].dtype) for name in targets if tensors[name].dtype != targets[name].dtype}
+    if converted:
+        sentences.append(f"converted {' and '.join(sorted(converted))} to {model.dtype}")
+    for name, target in targets.items():
+        target[...] = tensors[name]
+    return sentences
+
+
+def check_tensors(targets, tensors, what):
+    """Raise one UserError that names up to five tensors of the wrong name, shape, dtype or with a value not finite."""
+    problems = [f"{name} is missing" for name in targets if name not in tensors]
+    problems += [f"{name} is unknown" for name in tensors if name not in targets]
+    for name in targets.keys() & tensors.keys():
+        target, tensor = targets[name], tensors[name]
+        if tensor.shape != target.shape:
+            hint = " (drop_head=True keeps the model's own)" if name.split(".")[0] == "head" else ""
+            problems.append(f"{name} has shape {tensor.shape}, expected {target.shape}{hint}")
+        elif tensor.dtype.kind != target.dtype.kind:
+            problems.append(f"{name} has dtype {tensor.dtype}, expected {target.dtype}")
+        elif not is_finite(tensor, target.dtype):
+            problems.append(f"{name} holds values that are not finite in {target.dtype}")
+    if problems:
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise UserError(f"the weights do not fit this {what}: {'; '.join(sorted(problems)[:5])}{more}")
+
+
+def is_finite(tensor, dtype):
+    """Whether every value is a finite number once it is converted to dtype."""
+    with np.errstate(over="ignore"):
+        return tensor.dtype.kind != "f" or bool(np.isfinite(tensor.astype(dtype, copy=False)).all())
+
+
+# --- tables of positions on a grid
+
+def resize_grid(table, grid, mode="bicubic"):
+    """A table on a grid, sampled at the centres of another grid's cells; rows and columns alike.
+
+        y[i] = Σₖ w(k − s) x[clip(k)],   s = (i + ½) · n_in / n_out − ½
+
+    mode "bilinear": two neighbours, as torch's interpolate(mode="bilinear", align_corners=False), timm's .npz loader.
+    mode "bicubic": Keys' kernel with A = −0.75 over four neighbours, as torch's interpolate(mode="bicubic",
+    align_corners=False) without antialias, Hugging Face's ViT. (timm's own resize has antialias on and thereby A = −0.5.)
+    table (gh, gw, C), grid (gh2, gw2)   →   (gh2, gw2, C) in the table's dtype
+    Keys 1981, eq. 15
+    """
+    rows, columns = (interpolation_matrix(n_in, n_out, mode) for n_in, n_out in zip(table.shape, grid))
+    return np.einsum("ih,jw,hwc->ijc", rows, columns, table.astype(np.float64), optimize=True).astype(table.dtype)
+
+
+CUBIC_A = {"bicubic": -0.75, "bilinear": None}
+
+
+def interpolation_matrix(n_in, n_out, mode):
+    """The weights of resize_grid along one axis: (n_out, n_in) float64, rows summing to 1."""
+    A, rows = CUBIC_A[mode], np.arange(n_out)
+    source = (rows + 0.5) * n_in / n_out - 0.5
+    if A is None:
+        source = np.maximum(source, 0)
+    first = np.floor(source).astype(int)
+    matrix = np.zeros((n_out, n_in))
+    for k in (0, 1) if A is None else (-1, 0, 1, 2):
+        t = np.abs(source - (first + k))                                     # distance to the neighbour
+        if A is None:
+            weight = 1 - t
+        else:
+            weight = np.where(t <= 1, ((A + 2) * t - (A + 3)) * t * t + 1, ((A * t - 5 * A) * t + 8 * A) * t - 4 * A)
+        np.add.at(matrix, (rows, np.clip(first + k, 0, n_in - 1)), weight)   # beyond the border: the border's value
+    return matrix
+
+
+def resize_positions(name, table, shape, mode, model, config):
+    """ViT's pos_embed (1, [class +] gh·gw, C) for another grid; the class token's row is taken as it is."""
+    prefix = shape[1] - math.prod(model.config.grid) if len(shape) == 3 else 0
+    cells = table.shape[1] - prefix if table.ndim == 3 and table.shape[0] == 1 else 0
+    grid = stored_grid(config, cells)
+    if cells < 1 or grid is None or table.shape[2] != shape[2]:
+        raise UserError(f"{name} has shape {table.shape}, expected {shape}, and it is no table of a square grid")
+    if grid == model.config.grid:
+        return table, []
+    resized = resize_grid(table[0, prefix:].reshape(*grid, -1), model.config.grid, mode)
+    resized = np.concatenate([table[:, :prefix], resized.reshape(1, -1, shape[2])], axis=1)
+    (gh, gw), (gh2, gw2) = grid, model.config.grid
+    return resized, [f"resized {name} from a grid of {gh} × {gw} to {gh2} × {gw2} ({mode})"]
+
+
+def stored_grid(config, cells):
+    """(rows, columns) of the file's grid: from its config where that fits, else the square with so many cells, or None."""
+    try:
+        size, patch = config["img_size"], config["patch_size"]
+        H, W = size if isinstance(size, list) else (size, size)
+        if H // patch * (W // patch) == cells:
+            return H // patch, W // patch
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        pass
+    side = math.isqrt(max(cells, 0))
+    return (side, side) if side * side == cells else None
+
+
+# last part of a tensor's name → fn(name, table, shape, mode, model, config) → (resized table, [a sentence])
+RESIZERS = {"pos_embed": resize_positions}
+
+
+# --- which model a file is of
+
+def describe_model(model):
+    """{"family": …, "config": JSON of the config}, the metadata of every file that holds a model's weights."""
+    from .models import FAMILIES
+    family = next(name for name, (_, cls) in FAMILIES.items() if type(model) is cls)
+    return {"family": family, "config": json.dumps(dataclasses.asdict(model.config), sort_keys=True)}
+
+
+def stored_config(metadata):
+    """The config in a file's metadata as a dict, {} where there is none or it is no JSON object."""
+    try:
+        config = json.loads(metadata.get("config", "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    return config if isinstance(config, dict) else {}
