@@ -1,0 +1,77 @@
+"""What every data set is made of: images and labels, a split, a checksum."""
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from numpyvit.errors import UserError
+from numpyvit.ops.random_bits import hash_combine
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """images (n, C, H, W) uint8   labels (n,) int64"""
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __post_init__(self):
+        images, labels = self.images, self.labels
+        if images.ndim != 4 or images.dtype != np.uint8:
+            raise ValueError(f"images: expected uint8 (n, C, H, W), got {images.dtype} {images.shape}")
+        if labels.shape != images.shape[:1] or labels.dtype != np.int64:
+            raise ValueError(f"labels: expected int64 ({len(images)},), got {labels.dtype} {labels.shape}")
+
+    def __len__(self):
+        return len(self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A named training and test set.
+
+    checksum   "archive-sha256:…" (the verified archive's bytes) or "records-sha256:…" (the images and labels in use)
+    notice     one plain sentence the user has to see, or ''
+    source     where the images came from, one line for the run's config
+    """
+    name: str
+    classes: tuple[str, ...]
+    train: ImageSet
+    test: ImageSet
+    checksum: str
+    notice: str = ""
+    source: str = ""
+
+
+def records_checksum(*image_sets):
+    """"records-sha256:…" over each set's shape, image bytes and labels (as little-endian int64), in order."""
+    digest = hashlib.sha256()
+    for image_set in image_sets:
+        digest.update(repr(image_set.images.shape).encode())
+        digest.update(np.ascontiguousarray(image_set.images))
+        digest.update(image_set.labels.astype("<i8"))
+    return "records-sha256:" + digest.hexdigest()
+
+
+def train_val_split(image_set, num_val, seed):
+    """Hold out num_val images, each class in proportion, by a hash of (seed, index).
+
+    → train indices (n − num_val,), validation indices (num_val,), both int64, sorted, disjoint, together 0 … n−1.
+    A class gives ⌊num_val · count / n⌋ images; what is left to give goes to the largest remainders, and to a class that
+    it would empty only when there is no other.
+    Raises UserError if num_val is negative or leaves nothing to train on.
+    """
+    n = len(image_set)
+    if not 0 <= num_val < max(n, 1):
+        raise UserError(f"validation split: expected 0 to {max(n - 1, 0)} of {n} training images, got {num_val}; "
+                        "hold out fewer")
+    classes, counts = np.unique(image_set.labels, return_counts=True)
+    quota = num_val * counts // max(n, 1)
+    remainder = num_val * counts - quota * n
+    first = np.lexsort((classes, -remainder, quota + 1 >= counts))
+    quota[first[:num_val - quota.sum()]] += 1
+
+    order = np.lexsort((hash_combine(seed, np.arange(n)), image_set.labels))  # class by class, shuffled inside
+    rank = np.empty(n, dtype=np.int64)                                       # place inside its class
+    rank[order] = np.arange(n) - np.repeat(np.cumsum(counts) - counts, counts)
+    held_out = rank < quota[np.searchsorted(classes, image_set.labels)]
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
