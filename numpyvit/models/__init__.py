@@ -3,11 +3,12 @@ import dataclasses
 import difflib
 import fnmatch
 
-from . import swin, vit
+from . import cvt, swin, vit
 
-FAMILIES = {"vit": (vit.ViTConfig, vit.ViT), "swin": (swin.SwinConfig, swin.Swin)}
+FAMILIES = {"vit": (vit.ViTConfig, vit.ViT), "swin": (swin.SwinConfig, swin.Swin), "cvt": (cvt.CvTConfig, cvt.CvT)}
 PRESETS = {**{name: ("vit", config) for name, config in vit.PRESETS.items()},
-           **{name: ("swin", config) for name, config in swin.PRESETS.items()}}
+           **{name: ("swin", config) for name, config in swin.PRESETS.items()},
+           **{name: ("cvt", config) for name, config in cvt.PRESETS.items()}}
 
 
 def list_models(pattern="*"):

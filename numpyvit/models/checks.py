@@ -37,3 +37,12 @@ def check_divides(config, divisor, field):
     for value in pair(getattr(config, field)):
         if value % getattr(config, divisor):
             fail(divisor, f"a divisor of {field} {getattr(config, field)}", getattr(config, divisor))
+
+
+def check_stages(config, first, *others):
+    """Every field is a tuple of one value a stage, as many as the first has.   →   number of stages"""
+    stages = len(values(config, first))
+    for field in (first, *others):
+        if not isinstance(getattr(config, field), tuple) or len(getattr(config, field)) != max(stages, 1):
+            fail(field, f"a tuple of one value a stage, {max(stages, 1)} as in {first}", getattr(config, field))
+    return stages

@@ -78,9 +78,9 @@ class Block(Module):
         self.mlp = Mlp(C, int(C * config.mlp_ratio), config.act, config.drop_rate)
         self.drop_path2 = DropPath(drop_path)
 
-    def forward(self, x, seeds=None):                # x ← x + Attention(LN(x));  x ← x + MLP(LN(x))
+    def forward(self, x, seeds=None, *more):         # x ← x + Attention(LN(x));  x ← x + MLP(LN(x))
         h, c1 = self.norm1.forward(x)
-        h, c2 = self.attn.forward(h, seeds)
+        h, c2 = self.attn.forward(h, seeds, *more)   # more: what another family's attention needs besides
         h, c3 = self.drop_path1.forward(h, seeds)
         x = x + h
         h, c4 = self.norm2.forward(x)
