@@ -228,7 +228,7 @@ def fixed_positions(config, dtype):
         table = sinusoidal_table(config.grid[0] * config.grid[1] + token, config.embed_dim)
     elif config.pos_embed == "sincos2d":             # the class token has no place on the grid: zeros
         table = sincos2d_table(*config.grid, config.embed_dim)
-        table = np.concatenate([np.zeros((token, config.embed_dim)), table])
+        table = np.concatenate([np.zeros((int(token), config.embed_dim)), table])
     else:
         return None
     return table[None].astype(dtype)

@@ -1,0 +1,151 @@
+"""Attention with nothing copied that BLAS can read in place: heads stay strided views of the packed projection.
+
+A product A · Bᵀ of small matrices runs at half the speed of A · B here, so kᵀ and vᵀ are written out once (kᵀ with the scale
+in it); everything between the products is one pass over the rows of the scores, in place.
+"""
+import math
+
+import numpy as np
+from numba import njit
+
+from .dropout import dropout_backward, dropout_forward
+from .fast_math import LOOP, exp
+
+NO_TABLE = {np.dtype(t): np.zeros((0, 0, 0), t) for t in ("float32", "float64")}
+LANES = 16                                                                   # independent maxima: a vector register's worth
+
+
+def attention_forward(q, k, v, bias=None, mask=None, scale=None, drop_rate=0.0, seeds=None):
+    B, nh, N, hd = q.shape
+    y = np.empty((B, N, nh, hd), q.dtype).transpose(0, 2, 1, 3)              # merging the heads is then a reshape
+    return y, attend(q, k, v, bias, mask, scale, drop_rate, seeds, y)
+
+
+def attend(q, k, v, bias, mask, scale, drop_rate, seeds, y):
+    """Write the attention into y and return the cache."""
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
+    attn = q @ scaled_transpose(k, scale)                                    # scores = (q @ k.swapaxes) * scale
+    none = NO_TABLE[q.dtype]
+    softmax_rows(attn, none if bias is None else bias, none if mask is None else mask)
+    dropped, drop_cache = dropout_forward(attn, drop_rate, seeds)
+    np.matmul(dropped, v, out=y)
+    return q, k, v, attn, dropped, drop_cache, scale, bias is not None
+
+
+def attention_backward(dy, cache):
+    q, k, v = cache[:3]
+    (B, nh, N, hd), S = q.shape, k.shape[2]
+    dq = np.empty((B, N, nh, hd), q.dtype).transpose(0, 2, 1, 3)
+    dk, dv = (np.empty((B, S, nh, hd), q.dtype).transpose(0, 2, 1, 3) for _ in "kv")
+    return dq, dk, dv, attend_backward(dy, cache, dq, dk, dv)
+
+
+def attend_backward(dy, cache, dq, dk, dv):
+    """Write dq, dk and dv, and return dbias."""
+    q, k, v, attn, dropped, drop_cache, scale, has_bias = cache
+    np.matmul(dropped.swapaxes(-1, -2), dy, out=dv)
+    dscores = dropout_backward(dy @ scaled_transpose(v, 1.0), drop_cache)    # dattn = dy @ v.swapaxes
+    dbias = np.zeros(attn.shape[1:] if has_bias else (0, 0, 0), q.dtype)
+    softmax_backward_rows(attn, dscores, q.dtype.type(scale), dbias)
+    np.matmul(dscores, k, out=dq)                                            # dscores holds scale · dscores by now
+    np.matmul(dscores.swapaxes(-1, -2), q, out=dk)
+    return dbias if has_bias else None
+
+
+def attention_probs(cache):
+    return cache[3]
+
+
+def self_attention_forward(qkv, num_heads, bias=None, mask=None, scale=None, drop_rate=0.0, seeds=None):
+    B, N, C3 = qkv.shape
+    q, k, v = qkv.reshape(B, N, 3, num_heads, -1).transpose(2, 0, 3, 1, 4)
+    y = np.empty((B, N, C3 // 3), qkv.dtype)
+    heads = y.reshape(B, N, num_heads, -1).transpose(0, 2, 1, 3)             # the product writes the merged heads
+    return y, attend(q, k, v, bias, mask, scale, drop_rate, seeds, heads)
+
+
+def self_attention_backward(dy, cache):
+    B, nh, N, hd = cache[0].shape
+    dqkv = np.empty((B, N, 3 * nh * hd), dy.dtype)
+    dq, dk, dv = dqkv.reshape(B, N, 3, nh, hd).transpose(2, 0, 3, 1, 4)      # the products write the packed gradient
+    dbias = attend_backward(dy.reshape(B, N, nh, hd).transpose(0, 2, 1, 3), cache, dq, dk, dv)
+    return dqkv, dbias
+
+
+def scaled_transpose(x, scale):
+    """(x * scale).swapaxes(-1, -2), contiguous.   x (B, nh, S, hd), any strides   →   (B, nh, hd, S)"""
+    B, nh, S, hd = x.shape
+    out = np.empty((B, nh, hd, S), x.dtype)
+    transpose_heads(x, x.dtype.type(scale), out)
+    return out
+
+
+@njit(**LOOP)
+def transpose_heads(x, scale, out):
+    B, nh, S, hd = x.shape
+    for b in range(B):
+        for h in range(nh):
+            for d in range(hd):
+                for s in range(S):
+                    out[b, h, d, s] = x[b, h, s, d] * scale
+
+
+@njit(**LOOP)
+def softmax_rows(scores, bias, mask):
+    """scores = softmax(scores + bias + mask), in place.   scores (B, nh, N, S)   bias (nh, N, S)   mask (nW, N, S)"""
+    B, nh, N, S = scores.shape
+    highest = np.empty(LANES, scores.dtype)
+    for b in range(B):
+        for h in range(nh):
+            for i in range(N):
+                row = scores[b, h, i]
+                if bias.shape[0] > 0:
+                    for j in range(S):
+                        row[j] += bias[h, i, j]
+                if mask.shape[0] > 0:
+                    for j in range(S):
+                        row[j] += mask[b % mask.shape[0], i, j]
+                top = row_max(row, highest)                                  # x.max(axis=-1)
+                total = scores.dtype.type(0)
+                for j in range(S):                                           # e = np.exp(x - max);  e.sum(axis=-1)
+                    e = exp(row[j] - top)
+                    row[j] = e
+                    total += e
+                factor = scores.dtype.type(1) / total
+                for j in range(S):                                           # y = e / sum
+                    row[j] *= factor
+
+
+@njit(**LOOP)
+def row_max(row, highest):
+    """The largest entry, NaN apart (exp finds those): LANES running maxima, so that no comparison waits for another."""
+    for l in range(LANES):
+        highest[l] = row[0]
+    whole = row.size // LANES * LANES
+    for j in range(0, whole, LANES):
+        for l in range(LANES):
+            value = row[j + l]
+            highest[l] = value if value > highest[l] else highest[l]
+    for j in range(whole, row.size):
+        highest[0] = row[j] if row[j] > highest[0] else highest[0]
+    top = highest[0]
+    for l in range(1, LANES):
+        top = highest[l] if highest[l] > top else top
+    return top
+
+
+@njit(**LOOP)
+def softmax_backward_rows(attn, dattn, scale, dbias):
+    """dattn = scale · attn * (dattn - (dattn * attn).sum(axis=-1)), in place, and dbias += what stands before the scale."""
+    B, nh, N, S = attn.shape
+    for b in range(B):
+        for h in range(nh):
+            for i in range(N):
+                total = attn.dtype.type(0)
+                for j in range(S):
+                    total += dattn[b, h, i, j] * attn[b, h, i, j]
+                if dbias.shape[0] > 0:
+                    for j in range(S):
+                        dbias[h, i, j] += attn[b, h, i, j] * (dattn[b, h, i, j] - total)
+                for j in range(S):
+                    dattn[b, h, i, j] = scale * attn[b, h, i, j] * (dattn[b, h, i, j] - total)
