@@ -1,0 +1,47 @@
+"""One thread a test process, two hypothesis profiles, and the table of worst errors."""
+import os
+
+for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "NUMBA"):               # before NumPy is imported
+    os.environ[f"{library}_NUM_THREADS"] = "1"
+
+import hypothesis
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+common = dict(deadline=None, suppress_health_check=list(hypothesis.HealthCheck), print_blob=True)
+hypothesis.settings.register_profile("default", max_examples=100, derandomize=True, database=None, **common)
+hypothesis.settings.register_profile("thorough", max_examples=1000, **common)
+hypothesis.settings.load_profile("default")                                  # --hypothesis-profile=thorough overrides
+
+
+class Figures:
+    """What a property test saw over all its examples."""
+
+    def __init__(self):
+        self.examples, self.worst = 0, {}
+
+    def add(self, **errors):
+        self.examples += 1
+        for name, error in errors.items():
+            self.worst[name] = max(self.worst.get(name, 0.0), float(error))
+
+
+@pytest.fixture
+def figures(request):
+    """figures.add(dx=error, …) once an example; the summary then shows examples and worst errors (make test-thorough)."""
+    figures = Figures()
+    yield figures
+    request.node.user_properties.append(("figures", (figures.examples, figures.worst)))
+
+
+def pytest_terminal_summary(terminalreporter):
+    rows = [(report.nodeid, *value) for reports in terminalreporter.stats.values() for report in reports
+            for name, value in getattr(report, "user_properties", ()) if name == "figures" and report.when == "teardown"]
+    if not rows or not os.environ.get("NUMPYVIT_THOROUGH"):
+        return
+    terminalreporter.section(f"worst errors, {sum(examples for _, examples, _ in rows):,} examples in all")
+    for nodeid, examples, worst in sorted(rows):
+        errors = "  ".join(f"{name} {error:.1e}" for name, error in worst.items())
+        terminalreporter.write_line(f"{nodeid.split('/')[-1]:60} {examples:6,}  {errors}")

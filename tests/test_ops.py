@@ -1,0 +1,126 @@
+"""Every definition in numpyvit/ops against autograd in float64: the output and the gradient of every array."""
+import importlib
+import inspect
+import math
+import pkgutil
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import cases
+import numpyvit.ops
+import torch_models
+from numpyvit.ops import erf as erf_module
+from numpyvit.ops import positions, random_bits
+from numpyvit.ops.windows import merge_index, shifted_window_mask, window_index
+
+TOLERANCE = 1e-10
+
+
+def definitions():
+    """{name: (NAME_forward, NAME_backward)} of every op, from whichever file of ops/ defines it."""
+    modules = [importlib.import_module(f"numpyvit.ops.{m.name}") for m in pkgutil.iter_modules(numpyvit.ops.__path__)]
+    return {name.removesuffix("_forward"): (f, getattr(module, name.replace("_forward", "_backward")))
+            for module in modules for name, f in inspect.getmembers(module, inspect.isfunction)
+            if name.endswith("_forward") and f.__module__ == module.__name__}
+
+
+DEFINITIONS = definitions()
+
+
+def test_every_op_has_a_case():
+    assert set(DEFINITIONS) == {case.name for case in cases.CASES}
+
+
+@pytest.mark.parametrize("case", cases.CASES, ids=str)
+@given(data=st.data())
+def test_against_autograd(case, data, figures):
+    forward, backward = DEFINITIONS[case.name]
+    arrays, others, d = data.draw(cases.draws(case))
+    want_y, want, dy = cases.torch_gradients(case, arrays, others, lambda shape: d.array(*shape))
+    for a in [*arrays.values(), *others.values(), dy]:
+        if isinstance(a, np.ndarray):
+            a.flags.writeable = False                                        # no op may write to an argument
+    with np.errstate(all="ignore"):
+        y, cache = forward(**arrays, **others)
+        again, _ = forward(**arrays, **others)
+        got = cases.gradients(backward, dy, cache)
+    assert np.array_equal(y, again), "forward twice gives other bits"
+    errors = {"y": cases.error(y, want_y)}
+    for (name, a), g, w in zip(arrays.items(), got, want, strict=True):
+        assert g is None or g.dtype == np.float64
+        errors[f"d{name}"] = cases.error(g, w, cases.floor_of(name, arrays, others, dy))
+    figures.add(**errors)
+    assert max(errors.values()) <= TOLERANCE, errors
+
+
+@pytest.mark.parametrize("case", cases.CASES, ids=str)
+@given(data=st.data())
+def test_float32_stays_float32(case, data):
+    forward, backward = DEFINITIONS[case.name]
+    arrays, others, d = data.draw(cases.draws(case))
+    arrays, others = cases.as_dtype(arrays, np.float32), cases.as_dtype(others, np.float32)
+    with np.errstate(all="ignore"):
+        y, cache = forward(**arrays, **others)
+        got = cases.gradients(backward, cases.as_dtype({"dy": d.array(*y.shape)}, np.float32)["dy"], cache)
+    assert y.dtype == np.float32
+    assert all(g is None or g.dtype == np.float32 for g in got)
+
+
+def test_erf():
+    x = np.concatenate([np.linspace(-7, 7, 20001), np.logspace(-320, -1, 500), [0.0, -0.0, 2.0, -2.0, 6.0, np.inf, -np.inf]])
+    want = np.array([math.erf(v) for v in x])
+    got = erf_module.erf(x)
+    assert np.abs(got - want).max() <= 2e-15
+    assert (np.abs(got - want) <= 4 * np.spacing(np.abs(want))).all()        # 4 ulp, subnormals included
+    assert np.array_equal(np.signbit(got), np.signbit(want))
+    assert np.isnan(erf_module.erf(np.array(np.nan)))
+
+
+def test_random_bits_are_splitmix64():
+    for parts in [(0,), (1, 2, 3), (2**64 - 1, 7), (-1, 5)]:
+        state = 0
+        for part in parts:
+            state = cases.splitmix(state * 0x9E3779B97F4A7C15 + part)
+        assert int(random_bits.hash_combine(*(np.uint64(p) if p > 2**63 else p for p in parts))) == state
+    u = random_bits.uniform(random_bits.hash_combine(3, np.arange(100_000)))
+    assert 0 <= u.min() and u.max() < 1
+    histogram = np.histogram(u, 100, (0, 1))[0]
+    assert ((histogram - 1000.0) ** 2 / 1000).sum() < 160                    # χ² of 99 degrees of freedom: p ≈ 1e-4
+
+
+@given(rate=st.sampled_from([0.1, 0.5, 0.9]), seed=st.integers(0, 2**32))
+def test_dropout_drops_what_it_says(rate, seed):
+    seeds = random_bits.hash_combine(seed, np.arange(7))
+    kept = DEFINITIONS["dropout"][0](np.ones((7, 50, 100)), rate, seeds)[0] != 0
+    assert abs(kept.mean() - (1 - rate)) < 6 * math.sqrt(rate * (1 - rate) / kept.size)
+    assert len({row.tobytes() for row in kept}) == 7                         # no two images share a mask
+
+
+@pytest.mark.parametrize("C", [8, 20, 36])
+def test_position_tables(C):
+    for gh, gw in [(1, 1), (3, 5), (7, 2)]:
+        want = torch_models.position_table("sincos2d", gh, gw, C, 0)[0].numpy()
+        assert cases.error(positions.sincos2d_table(gh, gw, C), want) <= 1e-14
+        want = torch_models.position_table("sinusoidal", gh, gw, C, 1)[0].numpy()
+        assert cases.error(positions.sinusoidal_table(gh * gw + 1, C), want) <= 1e-14
+
+
+@given(M=st.integers(1, 5), H=st.integers(1, 13), W=st.integers(1, 13), data=st.data())
+def test_window_tables(M, H, W, data):
+    """The index tables do to tokens what pad, roll and partition do to a map; the mask parts what only the roll joined."""
+    shift = data.draw(st.integers(0, M - 1))
+    tokens = torch.arange(1, H * W + 1).view(1, H, W, 1)
+    want = cases.torch_shifted_windows(tokens, M, shift).flatten() - 1
+    index, inverse = window_index(H, W, M, shift)
+    assert np.array_equal(index, want) and np.array_equal(index[inverse], np.arange(H * W))
+    index, inverse = merge_index(H, W)
+    merged = DEFINITIONS["merge_patches"][0](tokens.numpy())[0]
+    assert np.array_equal(index, merged.ravel() - 1) and np.array_equal(index[inverse], np.arange(H * W))
+    row, column = (torch.arange(n + -n % M) >= n + -n % M - shift for n in (H, W))
+    region = cases.torch_shifted_windows((row[:, None] * 2 + column * 1)[None, :, :, None], M, 0)[..., 0]
+    together = (region[:, :, None] == region[:, None, :]).numpy()
+    assert np.array_equal(shifted_window_mask(H, W, M, shift), np.where(together, 0, -np.inf))
