@@ -68,24 +68,27 @@ class DownloadFailed(UserError):
     """The archive could not be fetched. What has arrived stays in the .part file, unless it was wrong."""
 
 
-def load(data_dir=None, img_size=None, download=True, progress=None, archive=OFFICIAL):
+def load(data_dir=None, img_size=None, download=True, progress=None, archive=None):
     """CIFAR-10 from the first place that has it, else by download to the user's cache.
 
     → Dataset: train 50,000 and test 10,000 images (n, 3, 32, 32)
     Raises NotAvailable if there is none to be had, UserError if the copy that was found is broken.
     """
+    archive = archive or OFFICIAL
     if img_size not in (None, 32):
         raise UserError(f"cifar10: expected an image size of 32, got {img_size}; CIFAR-10 images are 32 × 32, choose a "
                         "model for that size or another data set")
     if data_dir is not None and not Path(data_dir).exists():
         raise UserError(f"data directory: {data_dir} does not exist; give the directory that has {archive.folder} or "
                         f"{archive.name}")
+    if data_dir is not None and not Path(data_dir).is_dir() and not str(data_dir).endswith(".tar.gz"):
+        raise UserError(f"data directory: expected a directory or {archive.name}, got the file {data_dir}")
     cached = cache_dir() / archive.name
     for place in search_places(data_dir):
         found = find(place, archive)
         if found is None:
             continue
-        if found.is_dir():
+        if not found.name.endswith(".tar.gz"):
             return read_folder(found, archive)
         try:
             return read_archive(found, archive)
@@ -96,13 +99,17 @@ def load(data_dir=None, img_size=None, download=True, progress=None, archive=OFF
         raise UserError(f"{data_dir}: expected {archive.folder} or {archive.name}, found train/; for a folder of images "
                         "use --data folder")
 
-    looked = ", ".join(str(place) for place in search_places(data_dir))
+    looked = "not found in " + ", ".join(str(place) for place in search_places(data_dir))
+    for place in search_places(data_dir):
+        for other in ("cifar-10-batches-py", "cifar-10-python.tar.gz"):
+            if (place / other).exists():
+                looked += f" ({place / other} is the pickled version, which is not read)"
     if not download:
-        raise NotAvailable(f"not found in {looked}, and downloading is switched off", archive)
+        raise NotAvailable(f"{looked}, and downloading is switched off", archive)
     try:
-        fetch(archive.url, cached, archive, progress)
+        fetch(cached, archive, progress)
     except DownloadFailed as error:
-        raise NotAvailable(f"not found in {looked}; {error}", archive) from error
+        raise NotAvailable(f"{looked}; {error}", archive) from error
     return read_archive(cached, archive)
 
 
@@ -267,21 +274,23 @@ def _why(error):
 
 # ── downloading ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-ATTEMPTS = 5                                                                 # in a row without a byte of progress: 2
+ATTEMPTS = 20                                                                # requests, as long as each brings something
+TIMEOUT = 10                                                                 # seconds without an answer or without data
+PAUSE = 1                                                                    # seconds between two attempts
 
 
-def fetch(url, path, archive=OFFICIAL, progress=None, timeout=10, pause=1.0):
-    """Download to path by way of path.part, so that path is either absent or the verified archive.
+def fetch(path, archive=OFFICIAL, progress=None):
+    """Download archive.url to path by way of path.part, so that path is either absent or the verified archive.
 
     What an earlier attempt left in path.part is continued by an HTTP range request; if the whole then has the wrong
-    checksum, it is fetched once more from the start. Waits at most timeout seconds for a connection or for data.
+    checksum, it is fetched once more from the start.
     Raises DownloadFailed (no network, a wrong file, another process at it) and UserError (the disk).
     """
     path = Path(path)
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(part, "a+b")
+        file = open(part, "a+b", buffering=0)
     except OSError as error:
         raise UserError(f"{part}: cannot be written ({_why(error)}); set XDG_CACHE_HOME to a directory that can") from error
     with file:
@@ -289,20 +298,19 @@ def fetch(url, path, archive=OFFICIAL, progress=None, timeout=10, pause=1.0):
         show = progress or Display(f"downloading {archive.name}")
         try:
             resumed = _size(file) > 0
-            _transfer(url, file, archive, show, timeout, pause)
+            _transfer(file, archive, show)
             digest = _sha256(file)
             if digest != archive.sha256 and resumed:
                 _truncate(file)
-                _transfer(url, file, archive, show, timeout, pause)
+                _transfer(file, archive, show)
                 digest = _sha256(file)
         finally:
             if progress is None:
                 show.close()
         if digest != archive.sha256:
             _truncate(file)
-            raise DownloadFailed(f"{url} gave a file of SHA-256 {digest}, expected {archive.sha256}")
+            raise DownloadFailed(f"{archive.url} gave a file of SHA-256 {digest}, expected {archive.sha256}")
         try:
-            file.flush()
             os.fsync(file.fileno())
             os.replace(part, path)
             _fsync_directory(path.parent)
@@ -310,50 +318,54 @@ def fetch(url, path, archive=OFFICIAL, progress=None, timeout=10, pause=1.0):
             raise UserError(f"{path}: cannot be written ({_why(error)})") from error
 
 
-def _transfer(url, file, archive, show, timeout, pause):
-    """Append to file until it has archive.size bytes; a broken connection is taken up again where it broke."""
-    fruitless, failure = 0, None
-    for attempt in range(ATTEMPTS):
-        before = _size(file)
-        if before > archive.size:
+def _transfer(file, archive, show):
+    """Append to file until it has archive.size bytes; a connection that broke is taken up again where it broke."""
+    url, failure = archive.url, "too many attempts"
+    begun_again, patience = False, 1                                         # patience: attempts that may bring nothing
+    for _ in range(ATTEMPTS):
+        if _size(file) > archive.size:
             _truncate(file)
-            before = 0
+        before = _size(file)
         if before == archive.size:
             return
-        if fruitless == 2:
-            break
-        if attempt:
-            time.sleep(pause * attempt)
         try:
-            _request(url, file, before, archive, show, timeout)
+            _request(url, file, before, archive, show)
             failure = "the connection ended early"
         except urllib.error.HTTPError as error:
             error.close()
-            if error.code == 416 and before:                                 # this server has no such range: from the start
-                _truncate(file)
-            elif error.code < 500:
-                raise DownloadFailed(f"{url} answered {error.code} {error.reason}") from error
             failure = f"{error.code} {error.reason}"
+            if error.code == 416:                                            # no such range
+                _truncate(file)
+        except UserError:
+            raise
         except (OSError, http.client.HTTPException, ValueError) as error:
-            if isinstance(error, UserError):
-                raise
             failure = _why(error)
-        fruitless = 0 if _size(file) > before else fruitless + 1
+        size = _size(file)
+        if size == archive.size:
+            return
+        if size == 0 and before and not begun_again:                         # what we had was of no use: from the start
+            begun_again = True
+            continue
+        patience = 2 if size > before else patience - 1
+        if not patience:
+            break
+        time.sleep(PAUSE)
     if _size(file) != archive.size:
         raise DownloadFailed(f"{url} could not be downloaded ({failure}; {_size(file):,} of {archive.size:,} bytes so far)")
 
 
-def _request(url, file, start, archive, show, timeout):
+def _request(url, file, start, archive, show):
+    """One request; what it brings is appended to file, which has start bytes."""
     headers = {"User-Agent": "numpyvit", "Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
-    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout) as answer:
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT) as answer:
         if start and answer.status != 206:                                   # the whole file, whatever was asked
             _truncate(file)
             start = 0
         if start and not (answer.headers.get("Content-Range") or "").startswith(f"bytes {start}-"):
             _truncate(file)
-            raise http.client.HTTPException("another range than the one asked for")
+            return
         length = answer.headers.get("Content-Length")
         if length is not None and length.isdigit() and start + int(length) != archive.size:
             raise DownloadFailed(f"{url} offers a file of {start + int(length):,} bytes, expected {archive.size:,}")
@@ -365,8 +377,8 @@ def _request(url, file, start, archive, show, timeout):
                 _truncate(file)
                 raise DownloadFailed(f"{url} gives more than the expected {archive.size:,} bytes")
             try:
-                file.write(block)
-                file.flush()
+                while block:
+                    block = block[file.write(block):]
             except OSError as error:
                 raise UserError(f"{file.name}: cannot be written ({_why(error)}); make room or set XDG_CACHE_HOME to "
                                 "another disk, the download will continue") from error
@@ -374,7 +386,6 @@ def _request(url, file, start, archive, show, timeout):
 
 
 def _size(file):
-    file.flush()
     return os.fstat(file.fileno()).st_size
 
 

@@ -126,12 +126,9 @@ def read_image(path, img_size, in_chans=3):
                 image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
             if image.mode != MODES[in_chans]:
                 image = image.convert(MODES[in_chans])
-            scale = img_size / min(image.size)
-            width, height = (max(img_size, round(side * scale)) for side in image.size)
-            left, top = (width - img_size) / 2, (height - img_size) / 2
-            part = tuple(edge / scale for edge in (left, top, left + img_size, top + img_size))
-            part = (max(part[0], 0), max(part[1], 0), min(part[2], image.width), min(part[3], image.height))
-            image = image.resize((img_size, img_size), Image.Resampling.BICUBIC, box=part)
+            side = min(image.size)
+            left, top = (image.width - side) / 2, (image.height - side) / 2
+            image = image.resize((img_size, img_size), Image.Resampling.BICUBIC, (left, top, left + side, top + side))
             pixels = np.asarray(image, dtype=np.uint8).reshape(img_size, img_size, in_chans)
         except UserError:
             raise

@@ -1,8 +1,8 @@
 """A ten-class set of small colour images, generated: for a machine without CIFAR-10.
 
 One shape an image, at a random place, size and angle, on a background of another colour. Colours say nothing about the
-class and the shape may be brighter or darker than its background, so the average image of every class is flat grey and a
-linear model is lost; a network has to find edges and put them together.
+class and the shape is as often darker than its background as brighter, so the average image of every class is flat grey
+and a linear model is lost; a network has to find edges and put them together.
 
 The same (seed, index) gives the same bytes on every machine and NumPy version: randomness is a hash of integers, and
 the drawing uses only +, −, ×, ÷ and √, which IEEE 754 defines to the last bit (angles are rational points on the circle).
@@ -16,6 +16,9 @@ from numpyvit.ops.random_bits import hash_combine, mix, uniform
 CLASSES = ("disc", "ring", "square", "frame", "triangle", "plus", "star", "crescent", "stripes", "checkerboard")
 TRAIN, TEST = 0, 1
 CHUNK = 250                                                                  # images drawn at a time: they stay in cache
+RADIUS = 0.28, 0.42                                                          # of the image's side
+TILT = 0.15                                                                  # tangent of half the largest angle: 17° each way
+CONTRAST = 0.35, 0.5                                                         # of full brightness, in each channel
 NOISE = 0.16                                                                 # uniform in ±NOISE/2 of full brightness
 
 
@@ -93,18 +96,18 @@ def draw(labels, keys, img_size=32):
     def rand(low, high):                                                     # (n,) in [low, high), a fresh number a call
         return (low + (high - low) * uniform(hash_combine(keys, next(number)))).astype(np.float32)
 
-    radius = img_size * rand(0.27, 0.42)
+    radius = img_size * rand(*RADIUS)
     room = 0.5 * img_size - 0.9 * radius                                     # keeps nine tenths of the shape in the image
     centre_x = 0.5 * img_size + room * rand(-1, 1)
     centre_y = 0.5 * img_size + room * rand(-1, 1)
-    half_tan = rand(-1, 1)                                                   # t = tan(angle / 2)
+    half_tan = rand(-TILT, TILT)                                             # t = tan(angle / 2)
     cos = (1 - half_tan * half_tan) / (1 + half_tan * half_tan)
     sin = 2 * half_tan / (1 + half_tan * half_tan)
-    turned = np.where(rand(0, 1) < 0.5, np.float32(-1), np.float32(1))       # by 180°: the other half of the circle
-    cos, sin = cos * turned, sin * turned
-    background = np.stack([rand(0, 1) for _ in range(3)], axis=1)            # (n, 3)
-    foreground = background + np.stack([rand(0.3, 0.7) for _ in range(3)], axis=1)
-    foreground = foreground - np.floor(foreground)                           # at least 0.3 away in every channel
+    background = np.stack([rand(0, 0.5) for _ in range(3)], axis=1)          # (n, 3)
+    foreground = background + np.stack([rand(*CONTRAST) for _ in range(3)], axis=1)
+    swap = (rand(0, 1) < 0.5)[:, None]                                       # a dark shape on a light background
+    background = np.where(swap, 1 - background, background)
+    foreground = np.where(swap, 1 - foreground, foreground)
 
     pixel = np.arange(img_size, dtype=np.float32) + np.float32(0.5)
     images = np.empty((len(labels), 3, img_size, img_size), dtype=np.uint8)
@@ -115,7 +118,7 @@ def draw(labels, keys, img_size=32):
             i = mine[start:start + CHUNK]
             r, c, s = radius[i, None, None], cos[i, None, None], sin[i, None, None]
             x = (pixel[None, None, :] - centre_x[i, None, None]) / r         # (m, 1, S)
-            y = (pixel[None, :, None] - centre_y[i, None, None]) / r         # (m, S, 1)
+            y = (centre_y[i, None, None] - pixel[None, :, None]) / r         # (m, S, 1), upwards
             mask = np.clip(np.float32(0.5) - distance(c * x + s * y, c * y - s * x) * r, 0, 1)   # soft over one pixel
             bg, fg = background[i, :, None, None], foreground[i, :, None, None]
             image = bg + (fg - bg) * mask[:, None]                           # (m, 3, S, S)
