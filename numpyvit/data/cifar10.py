@@ -343,7 +343,9 @@ def _transfer(file, archive, show):
         size = _size(file)
         if size == archive.size:
             return
-        if size == 0 and before and not begun_again:                         # what we had was of no use: from the start
+        if size == 0 and before:                                             # what we had was of no use
+            if begun_again:
+                break
             begun_again = True
             continue
         patience = 2 if size > before else patience - 1
