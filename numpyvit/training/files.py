@@ -64,6 +64,17 @@ def sync_file(path):
             os.close(fd)
 
 
+def truncate(path, size):
+    """Cut the file to so many bytes, and wait until the disk has it."""
+    with naming(path):
+        fd = os.open(path, os.O_WRONLY)
+        try:
+            os.ftruncate(fd, size)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
 def make_folder(path):
     """The folder, with its parents where they are missing; fsynced, so that what is put into it can be found."""
     with naming(path):

@@ -1,0 +1,33 @@
+"""Ctrl-C, and its relatives SIGTERM and SIGHUP: the first asks the loop to stop, the second ends the process at once."""
+import os
+import signal
+import threading
+
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+EXIT_CODE = 130
+
+
+class Interrupted(Exception):
+    """The user stopped the run; a checkpoint has been written. The message says how to go on."""
+
+
+class Interrupts:
+    """While the block runs, .asked is set by the first signal. In any other thread than the main one: nothing happens."""
+
+    def __init__(self, before_exit=lambda: None):
+        self.asked, self.before_exit, self.previous = False, before_exit, {}
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            self.previous = {number: signal.signal(number, self.handle) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *exc):
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+    def handle(self, number, frame):
+        if self.asked:
+            self.before_exit()
+            os._exit(EXIT_CODE)
+        self.asked = True

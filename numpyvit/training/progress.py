@@ -1,0 +1,98 @@
+"""What a run says while it works: a live line where standard output is a terminal, plain lines where it is none."""
+import math
+import time
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+LIVE_SECONDS, PLAIN_SECONDS = 0.25, 10.0                                     # between two updates
+
+
+class Progress:
+    """Prints to one rich console. A console that has gone away (a closed terminal, a full pipe) is given up silently:
+    the run is in its folder. Context manager."""
+
+    def __init__(self, console=None):
+        self.console = console or Console(highlight=False)
+        self.live, self.row, self.shown_at, self.count = None, {}, 0.0, 0
+        self.loss = self.accuracy = self.rate = math.nan
+
+    def start(self, total_steps, steps_per_epoch, batch_size, flops_per_image):
+        self.total_steps, self.steps_per_epoch = total_steps, steps_per_epoch
+        self.batch_size, self.flops_per_image = batch_size, flops_per_image
+
+    def __enter__(self):
+        if self.console.is_terminal:
+            self.live = Live(console=self.console, auto_refresh=False, transient=False)
+            self.quietly(self.live.start)
+        self.shown_at = time.monotonic()
+        return self
+
+    def __exit__(self, *exc):
+        self.end()
+
+    def end(self):
+        """Give the terminal back, with the last state of the line on it."""
+        if self.live:
+            self.quietly(self.live.stop)
+            self.live = None
+
+    def say(self, text):
+        """One line that stays."""
+        self.quietly(self.console.print, text, markup=False, soft_wrap=True)
+
+    def step(self, step, loss, accuracy, lr):
+        """After a step: smooth what jumps, and show it if it is time. Costs microseconds when it is not."""
+        weight = max(0.02, 1 / (step + 1)) if math.isfinite(self.loss) else 1.0
+        self.loss = loss if weight == 1 else self.loss + weight * (loss - self.loss)
+        self.accuracy = accuracy if weight == 1 else self.accuracy + weight * (accuracy - self.accuracy)
+        self.count += 1
+        now = time.monotonic()
+        if now - self.shown_at < (LIVE_SECONDS if self.live else PLAIN_SECONDS) and step < self.total_steps:
+            return
+        rate = self.count * self.batch_size / max(now - self.shown_at, 1e-9)
+        smooth = 0.1 if self.live and math.isfinite(self.rate) else 1.0
+        self.rate = rate if smooth == 1 else self.rate + smooth * (rate - self.rate)
+        self.shown_at, self.count = now, 0
+        self.row |= {"epoch": f"{step / self.steps_per_epoch:.2f}/{self.total_steps / self.steps_per_epoch:.1f}",
+                     "step": f"{step}/{self.total_steps}", "loss": f"{self.loss:.3f}", "train acc": f"{self.accuracy:.1%}",
+                     "lr": f"{lr:.2e}", "images/s": f"{self.rate:,.0f}"}
+        if self.flops_per_image:
+            self.row["GFLOP/s"] = f"{self.rate * self.flops_per_image / 1e9:,.0f}"
+        self.row["left"] = clock((self.total_steps - step) * self.batch_size / self.rate)
+        self.show()
+
+    def paused(self):
+        """Something else than training took time (an evaluation, a checkpoint): it does not count as slow training."""
+        self.shown_at, self.count = time.monotonic(), 0
+
+    def evaluated(self, what, accuracy):
+        self.row |= {what: f"{accuracy:.2%}"}
+        if self.live:
+            self.show()
+
+    def show(self):
+        if self.live:
+            table = Table(box=None, pad_edge=False)
+            for name in self.row:
+                table.add_column(name, justify="right", style="bold" if name.endswith("acc") else "")
+            table.add_row(*self.row.values())
+            self.quietly(self.live.update, table, refresh=True)
+        else:
+            self.say("  ".join(f"{name} {value}" for name, value in self.row.items()))
+
+    def quietly(self, fn, *args, **kwargs):
+        try:
+            fn(*args, **kwargs)
+        except (OSError, ValueError, SystemExit):                            # closed; rich ends the process on a broken pipe
+            pass
+
+
+def clock(seconds):
+    """75 → "1:15", 3700 → "1:01:40" """
+    if not math.isfinite(seconds):
+        return "?"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

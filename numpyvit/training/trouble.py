@@ -1,0 +1,41 @@
+"""Numerical trouble: a loss or gradient that is not finite stops the run, and this finds out where it began."""
+import numpy as np
+
+from ..errors import UserError
+
+
+class NotFinite(UserError):
+    """The loss or the gradient of a step is not finite; the weights are still those before the step."""
+
+
+def first_not_finite(model, images, seeds):
+    """Where values stop being finite, in words: in a weight, in the output of a layer, or only on the way back.
+
+    Runs a forward pass of a replica whose layers look at what they return; the innermost layer that finds something
+    first is the one named.
+    """
+    for name, p in model.named_parameters():
+        if not np.isfinite(p.data).all():
+            return f"the weights {name}"
+    found, twin = [], model.replica()
+    for path, module in twin.modules():
+        if path and hasattr(module, "forward"):
+            module.forward = watched(module.forward, path, found)
+    with np.errstate(all="ignore"):
+        logits, _ = twin.forward(images, train=True, rng=seeds)
+    if not found and not np.isfinite(logits).all():
+        found.append("the model")
+    if found:
+        name, largest = max(((n, float(np.abs(p.data).max())) for n, p in model.named_parameters()), key=lambda item: item[1])
+        return f"the output of {found[0]} (the largest weight is {largest:.1e}, in {name})"
+    gradients = [name for name, p in model.named_parameters() if not np.isfinite(p.grad).all()]
+    return f"the gradient of {gradients[-1]}" if gradients else "the loss"
+
+
+def watched(forward, path, found):
+    def run(*args, **kwargs):
+        y, cache = forward(*args, **kwargs)
+        if not found and not np.isfinite(y).all():
+            found.append(path)
+        return y, cache
+    return run
