@@ -32,3 +32,4 @@ if not REFERENCE:                                                            # w
     from .kernels.dropout import dropout_backward, dropout_forward           # no array of random bits
     from .kernels.layer_norm import layer_norm_backward, layer_norm_forward  # one pass a row: 10 %
     from .kernels.linear import linear_backward, linear_forward              # bias in place, its gradient in one pass: 3 %
+    from .kernels.optim import adamw_step, square_sums                       # one pass over seven vectors, not a dozen
