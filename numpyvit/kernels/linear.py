@@ -6,10 +6,10 @@ from .fast_math import LOOP
 
 
 def linear_forward(x, weight, bias=None):
-    y = x @ weight.T
+    y = x.reshape(-1, x.shape[-1]) @ weight.T                                # one product; x @ weight.T would be one an image
     if bias is not None:
         y += bias                                                            # y = y + bias, without the copy
-    return y, (x, weight, bias is not None)
+    return y.reshape(*x.shape[:-1], len(weight)), (x, weight, bias is not None)
 
 
 def linear_backward(dy, cache):
