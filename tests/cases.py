@@ -19,10 +19,11 @@ LAYOUTS = ("contiguous", "transposed", "reversed", "strided")
 
 
 class Draw:
-    """Where a case gets its inputs from. pick(options) → one of them."""
+    """Where a case gets its inputs from. pick(options) → one of them. degenerate: whether sometimes() may say yes."""
 
-    def __init__(self, pick, seed, sizes=None):
-        self.pick, self.rng, self.fixed, self.used = pick, np.random.default_rng(seed), sizes, set()
+    def __init__(self, pick, seed, sizes=None, degenerate=True):
+        self.pick, self.rng, self.fixed, self.degenerate = pick, np.random.default_rng(seed), sizes, degenerate
+        self.used = set()
 
     def size(self, name, low, high):
         """A size from low to high, different from all others of this draw, except that several may be 1."""
@@ -35,6 +36,10 @@ class Draw:
     def choice(self, *options):
         return options[0] if self.fixed is not None else self.pick(options)
 
+    def sometimes(self):
+        """Whether to draw a degenerate input, one draw in three."""
+        return self.choice(False, False, True) if self.degenerate else False
+
     def array(self, *shape, scale=1.0, offset=0.0):
         """Normal values in float64, laid out in memory in one of four ways."""
         values = np.asarray(self.rng.standard_normal(shape) * scale + offset)
@@ -45,9 +50,9 @@ class Draw:
 
 
 @st.composite
-def draws(draw, case):
+def draws(draw, case, **options):
     """hypothesis: (arrays, others) of the case and the Draw that made them."""
-    d = Draw(lambda options: draw(st.sampled_from(options)), draw(st.integers(0, 2**32 - 1)))
+    d = Draw(lambda choices: draw(st.sampled_from(choices)), draw(st.integers(0, 2**32 - 1)), **options)
     return *case.inputs(d), d
 
 
@@ -122,7 +127,7 @@ def gradients(backward, dy, cache):
     return list(result) if isinstance(result, tuple) else [result]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """One op. inputs(draw) → ({array: values or None}, {other argument: value}), both in forward's order; the arrays have
     gradients. flops(arrays, others) → (forward, backward), a multiply-add counting two."""
@@ -218,7 +223,7 @@ def torch_avg_pool(x, kernel, stride, padding):
 def layer_norm_inputs(d):
     B, N, C = d.size("B", 1, 3), d.size("N", 1, 9), d.size("C", 3, 70)
     x = d.array(*d.choice((B, N), (B,), (B, 2, N)), C, scale=d.choice(1.0, 30.0, 0.1), offset=d.choice(0.0, 5.0))
-    if d.choice(False, False, True):                                         # a constant row: var = 0, rstd = 1/√eps
+    if d.sometimes():                                         # a constant row: var = 0, rstd = 1/√eps
         x[0] = 3.7
     return dict(x=x, weight=d.array(C), bias=d.array(C)), dict(eps=d.choice(1e-6, 1e-5))
 
@@ -231,7 +236,7 @@ def batch_norm_inputs(d):
     B, H, W, C = d.size("B", 2, 3), d.size("H", 2, 5), d.size("W", 2, 5), d.size("C", 1, 37)
     x = d.array(*d.choice((B, H, W), (B, H * W)), C, scale=d.choice(1.0, 30.0), offset=d.choice(0.0, 5.0))
     running = d.choice((None, None), (d.array(C), np.abs(d.array(C)) + 0.1))
-    if d.choice(False, False, True):                                         # a channel that is constant over the batch
+    if d.sometimes():                                         # a channel that is constant over the batch
         x[..., 0] = 3.7
     return (dict(x=x, weight=d.array(C), bias=d.array(C)),
             dict(running_mean=running[0], running_var=running[1], eps=d.choice(1e-5, 1e-3)))
@@ -299,7 +304,7 @@ def splitmix(part):
 def softmax_inputs(d):
     B, N, S = d.size("B", 1, 3), d.size("N", 1, 9), d.size("S", 1, 70)
     x = d.array(B, N, S, scale=d.choice(1.0, 5.0, 1e4))
-    if d.choice(False, False, True):
+    if d.sometimes():
         x[:, :, 1:] = -np.inf                                                # every key but one masked
     return dict(x=x), {}
 

@@ -1,0 +1,161 @@
+"""Every kernel that functional.py binds, against the definition it replaces and against autograd.
+
+float64: within 1e-10 of both. float32: no further from float64 than twice what the NumPy definition is in float32, so the
+tolerance is derived and not guessed. NaN and infinity are neither lost nor spread.
+"""
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numba import njit
+
+import cases
+from numpyvit import functional as F
+from numpyvit.kernels import fast_math
+from test_ops import DEFINITIONS
+
+EPS = float(np.finfo(np.float32).eps)
+KERNELS = {case: (getattr(F, f"{case.name}_forward"), getattr(F, f"{case.name}_backward")) for case in cases.CASES
+           if hasattr(F, f"{case.name}_forward")
+           and (getattr(F, f"{case.name}_forward"), getattr(F, f"{case.name}_backward")) != DEFINITIONS[case.name]}
+every_kernel = pytest.mark.parametrize("case", KERNELS, ids=str)
+
+
+def run(pair, arrays, others, dy):
+    """y and the gradients; none of the arguments may have changed."""
+    forward, backward = pair
+    given_arrays = [a for a in [*arrays.values(), *others.values(), dy] if isinstance(a, np.ndarray)]
+    before = [a.tobytes() for a in given_arrays]
+    with np.errstate(all="ignore"):
+        y, cache = forward(**arrays, **others)
+        results = [y, *cases.gradients(backward, dy, cache)]
+    assert before == [a.tobytes() for a in given_arrays], "an argument was written to"
+    return dict(zip(["y", *(f"d{name}" for name in arrays)], results, strict=True))
+
+
+@every_kernel
+@given(data=st.data())
+def test_float64(case, data, figures):
+    arrays, others, d = data.draw(cases.draws(case))
+    want_y, want, dy = cases.torch_gradients(case, arrays, others, lambda shape: d.array(*shape))
+    got, defined = run(KERNELS[case], arrays, others, dy), run(DEFINITIONS[case.name], arrays, others, dy)
+    errors = {}
+    for (name, g), w in zip(got.items(), [want_y, *want], strict=True):
+        assert g is None or g.dtype == np.float64
+        floor = cases.floor_of(name[1:], arrays, others, dy) if name != "y" else 0.0
+        errors[name] = max(cases.error(g, w, floor), cases.error(g, defined[name], floor))
+    figures.add(**errors)
+    assert max(errors.values()) <= 1e-10, errors
+
+
+@every_kernel
+@given(data=st.data())
+def test_float32(case, data, figures):
+    """err(kernel) ≤ 2 · err(NumPy float32) + what an ulp of every input costs + an ulp of the result
+
+    The second term is the conditioning: with logits of 1e4, or a row that is constant, one ulp moves the result by far more
+    than one, and which of two float32 programs comes closer is luck.
+    """
+    arrays, others, d = data.draw(cases.draws(case))
+    arrays, others = cases.as_dtype(arrays, np.float32), cases.as_dtype(others, np.float32)
+    with np.errstate(all="ignore"):
+        dy = cases.as_dtype({"dy": d.array(*np.shape(DEFINITIONS[case.name][0](**arrays, **others)[0]))}, np.float32)["dy"]
+    in_float64 = [cases.as_dtype(inputs, np.float64) for inputs in (arrays, others, {"dy": dy})]
+    exact = run(DEFINITIONS[case.name], *in_float64[:2], in_float64[2]["dy"])
+    nearby = [run(DEFINITIONS[case.name], an_ulp_off(in_float64[0], d.rng), in_float64[1],
+                  an_ulp_off(in_float64[2], d.rng)["dy"]) for _ in range(3)]
+    got, naive = run(KERNELS[case], arrays, others, dy), run(DEFINITIONS[case.name], arrays, others, dy)
+    used = {}
+    for name, want in exact.items():
+        if want is None:
+            assert got[name] is None
+            continue
+        assert got[name].dtype == np.float32 and got[name].shape == want.shape
+        distance, allowed, ulp = (max(float(np.linalg.norm((result[name] - want).ravel())) for result in results)
+                                  for results in ([got], [naive], nearby))
+        floor = cases.floor_of(name[1:], in_float64[0], others, dy) if name != "y" else 0.0
+        size = max(float(np.linalg.norm(want.ravel())), floor)
+        budget = 2 * allowed + ulp + EPS * size
+        used[name] = distance / budget if budget else 0.0
+    figures.add(**used)
+    assert max(used.values()) <= 1, used                                     # the share of its budget that each result uses
+
+
+def an_ulp_off(inputs, rng):
+    """Every number up or down by one float32 ulp."""
+    return {name: None if a is None else a * (1 + EPS * rng.choice([-1, 1], a.shape)) for name, a in inputs.items()}
+
+
+@every_kernel
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@given(data=st.data())
+def test_nan_and_infinity_as_in_the_definition(case, dtype, data):
+    """None is lost, and none gets to where the definition has a number. (Zeros of the padding times infinity may differ.)"""
+    arrays, others, d = data.draw(cases.draws(case, degenerate=False))
+    arrays, others = cases.as_dtype(arrays, dtype), cases.as_dtype(others, dtype)
+    with np.errstate(all="ignore"):
+        dy = cases.as_dtype({"dy": d.array(*np.shape(DEFINITIONS[case.name][0](**arrays, **others)[0]))}, dtype)["dy"]
+    targets = {name: a for name, a in [*arrays.items(), ("dy", dy)] if a is not None}
+    name = data.draw(st.sampled_from(sorted(targets)))
+    where = ... if name == "weight" else tuple(d.rng.integers(0, n) for n in targets[name].shape)
+    targets[name][where] = data.draw(st.sampled_from([np.nan, np.inf, -np.inf]))
+    got, want = run(KERNELS[case], arrays, others, dy), run(DEFINITIONS[case.name], arrays, others, dy)
+    for name, w in want.items():
+        if w is not None:
+            spread, lost = ~np.isfinite(got[name]) & np.isfinite(w), np.isfinite(got[name]).all() and not np.isfinite(w).all()
+            assert not spread.any() and not lost, name
+
+
+# --- the polynomials of fast_math, over the whole range of float32
+
+
+def ulps(got, want, least=0.0):
+    """The largest distance, in float32 ulp of want, or of least where want is smaller."""
+    spacing = np.spacing(np.maximum(np.abs(want), least).astype(np.float32)).astype(np.float64)
+    return float((np.abs(got - want) / spacing).max())
+
+
+def everywhere(low, high):
+    tiny = np.logspace(-45, -3, 2000)                                        # subnormals among them
+    return np.concatenate([np.linspace(low, high, 400_001), tiny, -tiny]).astype(np.float32)
+
+
+SPECIAL = np.array([0.0, -0.0, 1e-45, -1e-45, 1e-39, 1e4, -1e4, 3e38, -3e38, np.inf, -np.inf, np.nan], np.float32)
+
+
+@njit(**fast_math.LOOP)
+def exp_of(x, y):
+    for i in range(len(x)):
+        y[i] = fast_math.exp(x[i])
+
+
+def test_exp():
+    """Within 5 ulp over all of float32's range, 0 and inf beyond it."""
+    x = everywhere(-87.33, 88.72)
+    y = np.empty_like(x)
+    exp_of(x, y)
+    assert ulps(y, np.exp(x.astype(np.float64))) <= 5
+    y = np.empty_like(SPECIAL)
+    exp_of(SPECIAL, y)
+    assert np.array_equal(y, [1, 1, 1, 1, 1, np.inf, 0, np.inf, 0, np.inf, 0, np.nan], equal_nan=True)
+
+
+def activation(x, act, pair=(F.bias_activation_forward, F.bias_activation_backward)):
+    """act and its derivative of a vector, by the kernel or by the definition."""
+    with np.errstate(all="ignore"):
+        y, cache = pair[0](x[None], np.zeros_like(x), act)
+        return np.stack([y[0], pair[1](np.ones_like(x)[None], cache)[0][0]])
+
+
+@pytest.mark.parametrize("act", ["gelu", "gelu_tanh", "quick_gelu", "relu"])
+def test_activations(act):
+    """Every activation and its derivative within 2 ulp of max(1, |value|), or within twice NumPy's own worst."""
+    x = everywhere(-13, 13)
+    want = activation(x.astype(np.float64), act, DEFINITIONS["bias_activation"])
+    naive = activation(x, act, DEFINITIONS["bias_activation"])
+    got = activation(x, act)
+    for k in range(2):
+        assert ulps(got[k], want[k], 1.0) <= max(2, 2 * ulps(naive[k], want[k], 1.0))
+    for dtype in (np.float32, np.float64):
+        special = activation(SPECIAL.astype(dtype), act), activation(SPECIAL.astype(dtype), act, DEFINITIONS["bias_activation"])
+        np.testing.assert_allclose(*special, rtol=1e-6, atol=1e-6)           # NaN and infinities in the same places
