@@ -350,8 +350,7 @@ class Trainer:
         """(seconds a step, seconds an evaluated image), by taking steps that are then undone. Compiling comes before."""
         state = {name: array.copy() for name, array in checkpoint_tensors(self.model, self.optimizer).items()}
         self.config["plan"] = {"steps": self.steps_per_epoch}
-        images = self.dataset.test.images[:512]
-        labels = self.dataset.test.labels[:512]
+        images, labels = self.dataset.train.images[:512], self.dataset.train.labels[:512]
         with compiling_notice(self.progress):
             self.take_step(0)
             self.evaluate(images[:64], labels[:64])
