@@ -124,8 +124,9 @@ class ConvAttention(Module):
         dy = self.proj.backward(dy, c5)
         dq, dk, dv, _ = F.attention_backward(split_heads(dy, self.num_heads), c4)
         dx = self.project_backward(dv, c3, self.conv_proj_v, self.proj_v)
-        dx = dx + self.project_backward(dk, c2, self.conv_proj_k, self.proj_k)
-        return dx + self.project_backward(dq, c1, self.conv_proj_q, self.proj_q)
+        dx += self.project_backward(dk, c2, self.conv_proj_k, self.proj_k)   # x went three ways
+        dx += self.project_backward(dq, c1, self.conv_proj_q, self.proj_q)
+        return dx
 
     def project(self, x, conv, linear, statistics):
         """heads(Linear([class; conv(map)])).   x (B, [1 +] H·W, C)   →   q, k or v (B, nh, [1 +] Ho·Wo, hd)"""

@@ -1,0 +1,75 @@
+"""The definition's products; gathering and scattering the rows copies runs of kw·Cin numbers, and pads nothing."""
+import numpy as np
+from numba import njit
+
+from ..ops.conv import kernel_matrix, output_size
+from .fast_math import LOOP
+from .linear import add_rows
+
+
+def conv2d_forward(x, weight, bias=None, stride=1, padding=0):
+    B, H, W, Cin = x.shape
+    Cout, _, kh, kw = weight.shape
+    Ho, Wo = output_size(H, kh, stride, padding), output_size(W, kw, stride, padding)
+    rows = np.empty((B, Ho, Wo, kh, kw * Cin), x.dtype)
+    gather(np.ascontiguousarray(x).reshape(B, H, W * Cin), Cin, stride, padding, rows)
+    rows = rows.reshape(B * Ho * Wo, -1)
+    y = rows @ kernel_matrix(weight).T
+    if bias is not None:
+        y += bias                                                            # y = y + bias, without the copy
+    return y.reshape(B, Ho, Wo, Cout), (rows, weight, bias is not None, x.shape, stride, padding)
+
+
+def conv2d_backward(dy, cache):
+    rows, weight, has_bias, x_shape, stride, padding = cache
+    (B, H, W, Cin), (_, Ho, Wo, Cout), (kh, kw) = x_shape, dy.shape, weight.shape[2:]
+    dy_rows = np.ascontiguousarray(dy).reshape(-1, Cout)
+    dbias = None
+    if has_bias:
+        dbias = np.zeros(Cout, dy.dtype)
+        add_rows(dy_rows, dbias)                                             # dbias = dy.sum(positions)
+    dweight = (dy_rows.T @ rows).reshape(Cout, kh, kw, Cin).transpose(0, 3, 1, 2)
+    drows = dy_rows @ kernel_matrix(weight)
+    dx = np.zeros((B, H, W * Cin), dy.dtype)
+    scatter(drows.reshape(B, Ho, Wo, kh, kw * Cin), Cin, stride, padding, dx)
+    return dx.reshape(x_shape), dweight, dbias
+
+
+@njit(**LOOP)
+def gather(x, Cin, stride, padding, rows):
+    """im2col: rows[:, :, :, i, j] = shifted(padded, i, j, Ho, Wo, stride), all j of a window at once.   x (B, H, W·Cin)"""
+    B, H, WC = x.shape
+    _, Ho, Wo, kh, run = rows.shape
+    for b in range(B):
+        for h in range(Ho):
+            for v in range(Wo):
+                left = (v * stride - padding) * Cin                          # where the run starts in its row of x
+                first = min(run, max(0, -left))                              # the part of it that lies on the map
+                last = max(first, min(run, WC - left))
+                for i in range(kh):
+                    top = h * stride - padding + i
+                    row = rows[b, h, v, i]
+                    if 0 <= top < H:
+                        row[:first] = 0
+                        for t in range(first, last):
+                            row[t] = x[b, top, left + t]
+                        row[last:] = 0
+                    else:
+                        row[:] = 0
+
+
+@njit(**LOOP)
+def scatter(rows, Cin, stride, padding, dx):
+    """col2im: shifted(dpadded, i, j, Ho, Wo, stride)[...] += rows[:, :, :, i, j], all j of a window at once"""
+    B, H, WC = dx.shape
+    _, Ho, Wo, kh, run = rows.shape
+    for b in range(B):
+        for h in range(Ho):
+            for v in range(Wo):
+                left = (v * stride - padding) * Cin
+                first, last = max(0, -left), min(run, WC - left)
+                for i in range(kh):
+                    top = h * stride - padding + i
+                    if 0 <= top < H:
+                        for t in range(first, last):
+                            dx[b, top, left + t] += rows[b, h, v, i, t]
