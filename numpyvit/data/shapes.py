@@ -17,7 +17,7 @@ CLASSES = ("disc", "ring", "square", "frame", "triangle", "plus", "star", "cresc
 TRAIN, TEST = 0, 1
 CHUNK = 250                                                                  # images drawn at a time: they stay in cache
 RADIUS = 0.28, 0.42                                                          # of the image's side
-TILT = 0.15                                                                  # tangent of half the largest angle: 17° each way
+TILT = 0.1                                                                   # tangent of half the largest angle: 11° each way
 CONTRAST = 0.35, 0.5                                                         # of full brightness, in each channel
 NOISE = 0.16                                                                 # uniform in ±NOISE/2 of full brightness
 
