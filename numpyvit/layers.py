@@ -272,6 +272,8 @@ class ConvBatchNorm(Module):
         self.conv, self.bn = DepthwiseConv(C, kernel, stride, kernel // 2, bias=False), BatchNorm(C)
 
     def forward(self, x, statistics=None):
+        if not self.bn and statistics is not None:
+            raise ValueError("train: this model's batch norms are folded into its convolutions; train the model it was made from")
         h, c1 = self.conv.forward(x)
         h, c2 = self.bn.forward(h, statistics) if self.bn else (h, None)     # None once it is folded into the convolution
         return h, (c1, c2)

@@ -15,10 +15,12 @@ def check_positive(config, *fields):
     """Every value (of every stage) is a number above 0, and whole where the field's annotation says int."""
     for field in fields:
         whole = "float" not in str(type(config).__annotations__[field])
-        for value in values(config, field):
+        stages = type(config).__annotations__[field] is tuple
+        for i, value in enumerate(values(config, field)):
             number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not number or not value > 0 or (whole and value != int(value)) or value == float("inf"):
-                fail(field, "a positive whole number" if whole else "a positive number", getattr(config, field))
+                what = "a positive whole number" if whole else "a positive number"
+                fail(field, what + (f" in stage {i}" if stages else ""), getattr(config, field))
 
 
 def check_rates(config, *fields):

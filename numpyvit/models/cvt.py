@@ -273,8 +273,8 @@ class CvT(Model):
 
     @property
     def tokens(self):
-        """Tokens of one image in the first stage, the most there are."""
-        return math.prod(self.config.maps[0])
+        """Tokens of one image in the last stage, which has most of the blocks."""
+        return math.prod(self.config.maps[-1]) + self.config.cls_token
 
     def attention_maps(self, cache):
         """The attention probabilities of every block, from forward's cache: a list of (B, nh, N, S), rows summing to 1; S keys."""
