@@ -44,7 +44,8 @@ def leave(status, message=None):
             print(f"numpyvit: {message}", file=sys.stderr, flush=True)
         sys.stdout.flush()
     except (OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        for stream in (1, 2):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     return status
 
 
@@ -125,6 +126,12 @@ def positive(text):
 
 
 def run_train(args):
+    from .training.interrupts import like_ctrl_c
+    with like_ctrl_c():
+        train_or_resume(args)
+
+
+def train_or_resume(args):
     from .training.loop import resume, train
     given = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe) if hasattr(args, f.name)}
     if args.resume is not None:

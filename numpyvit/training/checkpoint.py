@@ -89,7 +89,7 @@ class RunFolder:
         """Cut both logs where the checkpoint at self.position says they ended. → what was not as expected, in sentences"""
         sentences = []
         for name, length in zip(LOGS, (self.position.metrics_bytes, self.position.timings_bytes)):
-            size = os.path.getsize(self.file(name)) if os.path.exists(self.file(name)) else 0
+            size = files.size_of(self.file(name))
             if size > length:
                 files.truncate(self.file(name), length)
             elif size < length:
@@ -117,19 +117,14 @@ class RunFolder:
 
     def checkpoints(self):
         """Paths of the checkpoints, oldest first."""
-        try:
-            names = os.listdir(self.file("checkpoints"))
-        except FileNotFoundError:
-            return []
-        return [self.file("checkpoints", name) for name in sorted(names) if re.fullmatch(r"step-\d{8}\.safetensors", name)]
+        folder = self.file("checkpoints")
+        return [os.path.join(folder, name) for name in files.names_in(folder) if re.fullmatch(r"step-\d{8}\.safetensors", name)]
 
     def save_checkpoint(self, model, optimizer, step, seconds):
         """Write the state after so many steps and delete all but the last two. Raises OSError, and keeps what was there."""
         for name in LOGS:
-            if os.path.exists(self.file(name)):
-                files.sync_file(self.file(name))
-        sizes = [os.path.getsize(self.file(name)) if os.path.exists(self.file(name)) else 0 for name in LOGS]
-        position = Position(step, seconds, *sizes)
+            files.sync_file(self.file(name))
+        position = Position(step, seconds, *(files.size_of(self.file(name)) for name in LOGS))
         metadata = {"format": CHECKPOINT_FORMAT, **describe_model(model), "position": json.dumps(vars(position))}
         write_tensors(self.file("checkpoints", f"step-{step:08d}.safetensors"), checkpoint_tensors(model, optimizer), metadata)
         self.position = position

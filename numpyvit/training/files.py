@@ -55,9 +55,12 @@ def append(path, data):
 
 
 def sync_file(path):
-    """Wait until what was appended to the file is on the disk."""
+    """Wait until what was appended to the file is on the disk. A file that is not there has nothing to wait for."""
     with naming(path):
-        fd = os.open(path, os.O_RDONLY)
+        try:
+            fd = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            return
         try:
             os.fsync(fd)
         finally:
@@ -73,6 +76,24 @@ def truncate(path, size):
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def size_of(path):
+    """Bytes in the file, 0 where there is none."""
+    with naming(path):
+        try:
+            return os.stat(path).st_size
+        except FileNotFoundError:
+            return 0
+
+
+def names_in(folder):
+    """The names in the folder, sorted; none where there is no folder."""
+    with naming(folder):
+        try:
+            return sorted(os.listdir(folder))
+        except FileNotFoundError:
+            return []
 
 
 def make_folder(path):
@@ -93,10 +114,9 @@ def remove(path):
 
 def remove_temporaries(folder):
     """Delete what write_atomic left in the folder when its process was killed."""
-    with naming(folder):
-        for name in os.listdir(folder):
-            if name.startswith(".") and name.endswith(".tmp"):
-                remove(os.path.join(folder, name))
+    for name in names_in(folder):
+        if name.startswith(".") and name.endswith(".tmp"):
+            remove(os.path.join(folder, name))
 
 
 def write_all(fd, buffer):
@@ -135,11 +155,14 @@ def open_regular(path):
     """The file, open for reading, and its size: (file, bytes). A folder, pipe or device is a UserError, never a wait."""
     with naming(path):
         fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with open(fd, "rb") as file:
+    try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise UserError(f"{path}: expected a file, got a {'folder' if stat.S_ISDIR(status.st_mode) else 'special file'}")
-        yield file, status.st_size
+        with open(fd, "rb", closefd=False) as file:
+            yield file, status.st_size
+    finally:
+        os.close(fd)
 
 
 def read_small(path, limit=1 << 22):

@@ -2,9 +2,24 @@
 import os
 import signal
 import threading
+from contextlib import contextmanager
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 EXIT_CODE = 130
+
+
+@contextmanager
+def like_ctrl_c():
+    """Inside, SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does by itself."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, signal.default_int_handler) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 class Interrupted(Exception):

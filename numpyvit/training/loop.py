@@ -8,7 +8,7 @@ import platform
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 
@@ -199,8 +199,9 @@ class Trainer:
             self.describe(checkpoint)
             self.progress.start(self.config["plan"]["steps"], self.steps_per_epoch, self.recipe.batch_size,
                                 training_flops(self.config["model"]["family"], self.model.config))
-            with self.progress, Interrupts(self.progress.end) as interrupts:
-                self.take_steps(interrupts)
+            with self.progress:
+                with Interrupts(self.progress.end) as interrupts:
+                    self.take_steps(interrupts)
                 return self.finish()
 
     def take_steps(self, interrupts):
@@ -208,7 +209,8 @@ class Trainer:
         clock_start = time.monotonic() - position.seconds
         saved_at, save_every = time.monotonic(), CHECKPOINT_SECONDS
         for step in range(position.step, plan["steps"]):
-            entry = self.take_step(step)
+            with compiling_notice(self.progress) if step == position.step else nullcontext():
+                entry = self.take_step(step)
             run.log("metrics.jsonl", entry)
             done = step + 1
             self.progress.step(done, entry["loss"], entry["accuracy"], entry["lr"])
@@ -223,7 +225,7 @@ class Trainer:
                 saved_at = time.monotonic()
                 save_every = max(CHECKPOINT_SECONDS, 20 * (saved_at - now))
                 self.progress.paused()
-            if interrupts.asked and done < plan["steps"]:
+            if interrupts.asked:
                 raise Interrupted(f"stopped after step {done} of {plan['steps']}; continue with: "
                                   f"numpyvit train --resume {run.path}")
 
@@ -375,8 +377,13 @@ def evaluation_interval(watching, per_epoch, steps):
 
 @contextmanager
 def compiling_notice(progress):
-    """Say so if the block takes long: the first time on a machine, Numba compiles."""
-    timer = threading.Timer(2.0, progress.say, ["Compiling the kernels, once (about 30 s) …"])
+    """Say so if the block is still compiling after a moment: the first time on a machine, Numba does."""
+    def look():
+        modules = [module for name, module in list(sys.modules.items()) if name.startswith(__package__.split(".")[0] + ".")]
+        if any(getattr(getattr(value, "stats", None), "cache_misses", None) for m in modules for value in list(vars(m).values())):
+            progress.say("Compiling the kernels, once (about 30 s) …")
+
+    timer = threading.Timer(1.0, look)
     timer.daemon = True
     timer.start()
     try:

@@ -1,0 +1,252 @@
+"""Weights in safetensors files: round trips, other resolutions and heads, and files that are not what they claim."""
+import json
+
+import numpy as np
+import pytest
+import safetensors
+import safetensors.numpy
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import numpyvit
+from numpyvit.errors import UserError
+from numpyvit.tensor_file import MAX_HEADER, read_tensors, write_tensors
+from numpyvit.training import files
+from numpyvit.weights import resize_grid
+from tiny import FAMILIES, FaultyOs, same
+
+FIELDS = dict(img_size=16, patch_size=4, embed_dim=24, depth=1, num_heads=2, num_classes=5)
+
+
+def vit(**fields):
+    return numpyvit.create_model("vit", seed=fields.pop("seed", 0), dtype=fields.pop("dtype", "float32"), **{**FIELDS, **fields})
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "w.safetensors"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_round_trip(family, path):
+    model = numpyvit.create_model(family, num_classes=5, seed=1, **FAMILIES[family])
+    other = numpyvit.create_model(family, num_classes=5, seed=2, **FAMILIES[family])
+    assert not same(model.state_dict(), other.state_dict())
+    numpyvit.save_weights(model, path)
+    assert numpyvit.load_weights(other, path) == []
+    assert same(model.state_dict(), other.state_dict())
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_the_safetensors_library_reads_it_and_the_other_way_round(path):
+    model, other = vit(seed=1), vit(seed=2)
+    numpyvit.save_weights(model, path)
+    assert same(safetensors.numpy.load_file(path), model.state_dict())
+    with safetensors.safe_open(path, "np") as file:
+        assert json.loads(file.metadata()["config"])["embed_dim"] == 24 and file.metadata()["family"] == "vit"
+    safetensors.numpy.save_file(model.state_dict(), path)
+    assert numpyvit.load_weights(other, path) == []
+    assert same(model.state_dict(), other.state_dict())
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_other_dtypes_are_converted_and_said(path, dtype):
+    import safetensors.torch
+    model, other = vit(seed=1), vit(seed=2)
+    tensors = {name: torch.tensor(array).to(getattr(torch, dtype)) for name, array in model.state_dict().items()}
+    safetensors.torch.save_file(tensors, path)
+    said = numpyvit.load_weights(other, path)
+    assert len(said) == (dtype != "bfloat16") and all("converted" in s for s in said)
+    for name, array in other.state_dict().items():
+        np.testing.assert_array_equal(array, tensors[name].float().numpy())
+
+
+# --- what may differ, and what may not
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("before, after", [((8, 8), (12, 5)), ((7, 9), (3, 20)), ((1, 1), (4, 4)), ((14, 14), (24, 24))])
+def test_resized_tables_are_torchs(mode, before, after):
+    table = np.random.default_rng(0).standard_normal((*before, 6))
+    image = torch.tensor(table).permute(2, 0, 1)[None]
+    expected = torch.nn.functional.interpolate(image, size=after, mode=mode, align_corners=False)[0].permute(1, 2, 0)
+    np.testing.assert_allclose(resize_grid(table, after, mode), expected.numpy(), rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("pool", ["token", "avg"])
+@pytest.mark.parametrize("size, grid", [(24, (6, 6)), ((8, 16), (2, 4)), ((8, 32), (2, 8))])
+def test_positions_of_another_resolution(path, pool, size, grid):
+    """(8, 32) has as many patches as 16 × 16, in another grid: the shape alone would not tell."""
+    model, other = vit(seed=1, global_pool=pool), vit(seed=2, global_pool=pool, img_size=size)
+    numpyvit.save_weights(model, path)
+    said = numpyvit.load_weights(other, path, resize="bilinear")
+    assert len(said) == 1 and "4 × 4" in said[0] and f"{grid[0]} × {grid[1]}" in said[0] and "bilinear" in said[0]
+    old, new, token = model.pos_embed.data[0], other.pos_embed.data[0], pool == "token"
+    np.testing.assert_array_equal(new[:token], old[:token])
+    np.testing.assert_array_equal(new[token:], resize_grid(old[token:].reshape(4, 4, -1), grid, "bilinear").reshape(-1, 24))
+
+
+def test_head_of_other_classes(path):
+    model, other = vit(seed=1), vit(seed=2, num_classes=7)
+    numpyvit.save_weights(model, path)
+    before = other.state_dict()
+    with pytest.raises(UserError, match="drop_head"):
+        numpyvit.load_weights(other, path)
+    assert same(before, other.state_dict())
+    said = numpyvit.load_weights(other, path, drop_head=True)
+    assert len(said) == 2 and all("head" in s for s in said)
+    after = other.state_dict()
+    for name in after:
+        source = before if name.startswith("head") else model.state_dict()
+        np.testing.assert_array_equal(after[name], source[name])
+
+
+def test_each_misfit_is_named_and_nothing_is_written(path):
+    model, good = vit(), vit(seed=1).state_dict()
+    before = model.state_dict()
+    weird = {
+        "head.bias is missing": {k: v for k, v in good.items() if k != "head.bias"},
+        "extra is unknown": good | {"extra": np.zeros(1, np.float32)},
+        "norm.bias has shape": good | {"norm.bias": np.zeros(23, np.float32)},
+        "norm.bias has dtype int64": good | {"norm.bias": np.zeros(24, np.int64)},
+        "norm.bias holds values": good | {"norm.bias": np.full(24, np.nan, np.float32)},
+        "norm.weight holds values": good | {"norm.weight": np.full(24, 1e300)},
+        "pos_embed has shape": good | {"pos_embed": np.zeros((1, 16, 24), np.float32)},
+    }
+    for message, tensors in weird.items():
+        safetensors.numpy.save_file(tensors, path)
+        with pytest.raises(UserError, match=message) as caught:
+            numpyvit.load_weights(model, path)
+        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+        assert same(before, model.state_dict())
+    with pytest.raises(UserError, match="bilinear"):
+        numpyvit.load_weights(model, path, resize="nearest")
+
+
+# --- a save that fails
+
+@pytest.mark.parametrize("error", [28, 5, 13, "short"], ids=["ENOSPC", "EIO", "EACCES", "short write"])
+def test_every_call_of_a_save_fails_in_turn(path, monkeypatch, error):
+    old, new, reader = vit(seed=1), vit(seed=2), vit(seed=3)
+    failures = 0
+    for at in range(100):
+        numpyvit.save_weights(old, path)
+        faulty = FaultyOs(at, error)
+        monkeypatch.setattr(files, "os", faulty)
+        try:
+            numpyvit.save_weights(new, path)
+            failed = False
+        except OSError as caught:
+            assert str(path) in str(caught) or str(path.parent) in str(caught)
+            failed, failures = True, failures + 1
+        monkeypatch.undo()
+        numpyvit.load_weights(reader, path)
+        assert same(reader.state_dict(), new.state_dict()) or (failed and same(reader.state_dict(), old.state_dict()))
+        if faulty.count <= at:
+            break
+    assert failures == (0 if error == "short" else at) and at >= 8
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+# --- files that are not what they claim
+
+def container(header, data=b""):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def entry(dtype="F32", shape=(2,), offsets=(0, 8), **more):
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets), **more}
+
+
+HOSTILE = {
+    "empty": b"",
+    "seven bytes": b"1234567",
+    "header longer than the file": (10**6).to_bytes(8, "little") + b"{}",
+    "header of 2^63 bytes": (2**63).to_bytes(8, "little") + b"{}",
+    "long header": container(b" " * (MAX_HEADER + 1)),
+    "not JSON": container(b"{not json"),
+    "not UTF-8": container(b'{"\xff": 1}'),
+    "a list": container([]),
+    "deep nesting": container(b"[" * 10**6),
+    "a name twice": container(b'{"a": 1, "a": 2}'),
+    "a number with many digits": container(b'{"a": ' + b"9" * 10**5 + b"}"),
+    "metadata no object": container({"__metadata__": [1]}),
+    "metadata no strings": container({"__metadata__": {"a": 1}}),
+    "entry no object": container({"a": 1}),
+    "unknown dtype": container({"a": entry("F33")}, bytes(8)),
+    "dtype no string": container({"a": entry(["F32"])}, bytes(8)),
+    "an extra key": container({"a": entry(x=1)}, bytes(8)),
+    "negative size": container({"a": entry(shape=(-2,))}, bytes(8)),
+    "fractional size": container({"a": entry(shape=(2.0,))}, bytes(8)),
+    "true as size": container({"a": entry(shape=(True, 2))}, bytes(8)),
+    "huge size": container({"a": entry(shape=(2**62, 2**62))}, bytes(8)),
+    "zero times huge": container({"a": entry(shape=(0, 2**62), offsets=(0, 0))}),
+    "many dimensions": container({"a": entry(shape=(1,) * 9 + (2,))}, bytes(8)),
+    "size and bytes differ": container({"a": entry(shape=(3,))}, bytes(8)),
+    "offsets swapped": container({"a": entry(shape=(0,), offsets=(8, 0))}, bytes(8)),
+    "offsets beyond the data": container({"a": entry(offsets=(8, 16))}, bytes(8)),
+    "overlap": container({"a": entry(), "b": entry(offsets=(4, 12))}, bytes(12)),
+    "gap": container({"a": entry(), "b": entry(offsets=(12, 20))}, bytes(20)),
+    "bytes behind": container({"a": entry()}, bytes(9)),
+    "truncated data": container({"a": entry()}, bytes(7)),
+}
+
+
+@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE.keys())
+def test_hostile_files_are_one_error(path, content):
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="not a usable safetensors file") as caught:
+        read_tensors(path)
+    assert str(path) in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_folders_pipes_and_nothing_are_errors(tmp_path):
+    import os
+    os.mkfifo(tmp_path / "pipe")
+    for name in (".", "pipe"):
+        with pytest.raises(UserError, match="expected a file"):
+            read_tensors(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        read_tensors(tmp_path / "nothing")
+
+
+def test_a_flipped_bit_is_an_error(path):
+    rng = np.random.default_rng(0)
+    numpyvit.save_weights(vit(), path)
+    whole = path.read_bytes()
+    for place in [*range(0, 8), *rng.integers(8, len(whole), 200)]:
+        broken = bytearray(whole)
+        broken[place] ^= 1 << rng.integers(8)
+        path.write_bytes(broken)
+        try:
+            tensors, metadata = read_tensors(path)
+        except UserError:
+            continue
+        text = bytes(broken)[8:8 + int.from_bytes(broken[:8], "little")]     # the one harmless place: the name of the checksum
+        assert b'"crc32"' not in text, place
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_mutated_files_give_tensors_or_one_error(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "mutated.safetensors"
+    write_tensors(path, {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.int64(3)}, {"x": "y"})
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(content) - 1))
+        change = data.draw(st.sampled_from(["flip", "cut", "insert", "digit"]))
+        if change == "flip":
+            content[place] ^= 1 << data.draw(st.integers(0, 7))
+        elif change == "cut":
+            content = content[:max(place, 1)]
+        elif change == "insert":
+            content[place:place] = data.draw(st.binary(max_size=8))
+        else:
+            content[place] = data.draw(st.sampled_from(b'0123456789"[]{}:,-'))
+    path.write_bytes(content)
+    try:
+        tensors, _ = read_tensors(path)
+    except UserError:
+        return
+    assert sum(a.nbytes for a in tensors.values()) <= 2 * len(content)
