@@ -1,0 +1,243 @@
+"""Every named intermediate of a forward and backward pass, recorded by the interpreter: the ops know nothing of it.
+
+    NUMPYVIT_REFERENCE=1 python
+    >>> with trace(model) as tensors:
+    ...     logits, cache = model.forward(images)
+    ...     model.backward(dlogits, cache)
+    >>> print_trace(tensors)                     # where, op, name, shape, file:line, largest magnitude
+    >>> tensors.save("a.npz"); compare(Trace.load("a.npz"), Trace.load("b.npz"))
+
+Python reports every line that it is about to run (sys.settrace), and with it the local variables: what is bound to a new
+array since the line before was computed by that line.
+"""
+import json
+import os
+import sys
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
+
+import numpy as np
+
+from . import functional as F
+from .errors import UserError
+from .module import Module
+
+PACKAGE = os.path.dirname(os.path.abspath(__file__))
+DEFINITIONS, KERNELS = (os.path.join(PACKAGE, folder) + os.sep for folder in ("ops", "kernels"))
+
+
+@dataclass(frozen=True)
+class Key:
+    """Which tensor: the module whose layer called (dotted name, "" without a model), the op's function, which of its calls
+    there, the variable, and which of the arrays bound to it in that call."""
+    module: str
+    op: str
+    call: int
+    name: str
+    binding: int
+
+    def __str__(self):
+        call, binding = (f"[{self.call}]" if self.call else ""), "′" * self.binding
+        return f"{self.module + ' ' if self.module else ''}{self.op}{call} {self.name}{binding}"
+
+
+@dataclass
+class Tensor:
+    """One recorded array; file and line are those of the assignment (of the def for an argument)."""
+    key: Key
+    file: str
+    line: int
+    array: np.ndarray
+
+    @property
+    def shape(self):
+        return self.array.shape
+
+
+class Trace(list):
+    """Tensors in the order in which they were computed."""
+
+    def find(self, name, op="", module=""):
+        """The tensors called name, of ops and modules whose names contain op and module."""
+        return [t for t in self if t.key.name == name and op in t.key.op and module in t.key.module]
+
+    def save(self, path):
+        """Write an .npz that load reads, in this or another process."""
+        about = [(*astuple(t.key), t.file, t.line) for t in self]
+        with open(path, "wb") as file:
+            np.savez_compressed(file, about=np.array(json.dumps(about)), **{f"t{i}": t.array for i, t in enumerate(self)})
+
+    @classmethod
+    def load(cls, path):
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                about = json.loads(str(arrays["about"]))
+                return cls(Tensor(Key(*row[:5]), *row[5:], arrays[f"t{i}"]) for i, row in enumerate(about))
+        except (ValueError, KeyError, TypeError, EOFError) as error:
+            raise UserError(f"{path}: not a file that Trace.save wrote ({error})") from None
+
+
+@contextmanager
+def trace(model=None, copy=True, boundary=False):
+    """Record what the ops of this thread compute inside the block. Yields a Trace, filled as the ops return.
+
+    model: names the module of every tensor.   copy: False keeps references, less memory, but later changes in place show.
+    boundary: only the arguments and results of every op, of compiled kernels too: the one way to see those, and what
+    compare() needs to hold two backends against each other. Results are called result, or result[0], result[1], …
+    An array that is filled in place is recorded as it is when its name goes: rebound, or at the function's return.
+    Not inside a debugger, coverage or another trace(): they use the same hook.
+    Raises UserError where the kernels are compiled (their variables are no Python objects) unless boundary is set.
+    """
+    if not (F.REFERENCE or boundary):
+        raise UserError("trace: the compiled kernels have no variables to record; set NUMPYVIT_REFERENCE=1 in the environment before "
+                        "numpyvit is imported, or trace(boundary=True) for arguments and results alone")
+    names = {id(module): name for name, module in model.modules()} if model else {}
+    recorder = Recorder(names, copy, boundary)
+    before = sys.gettrace()
+    sys.settrace(recorder.on_call)
+    try:
+        yield recorder.trace
+    finally:
+        sys.settrace(before)
+
+
+class Recorder:
+    def __init__(self, modules, copy, boundary):
+        self.trace, self.modules, self.copy, self.boundary = Trace(), modules, copy, boundary
+        self.folders = (DEFINITIONS, KERNELS) if boundary else (DEFINITIONS,)
+        self.calls = {}                                                      # (module, op) → calls so far
+
+    def on_call(self, frame, event, _):
+        """A function is entered: those of ops/ get a tracer of their own, all others none."""
+        code = frame.f_code
+        if not code.co_filename.startswith(self.folders) or code.co_name.startswith("<"):
+            return None
+        where = self.module_of(frame), code.co_name
+        call = self.calls[where] = self.calls.get(where, -1) + 1
+        return Call(self, frame, (*where, call)).on_event
+
+    def module_of(self, frame):
+        """The dotted name of the innermost module that is at work."""
+        while frame and self.modules:
+            owner = frame.f_locals.get("self") if frame.f_code.co_argcount else None
+            if isinstance(owner, Module) and id(owner) in self.modules:
+                return self.modules[id(owner)]
+            frame = frame.f_back
+        return ""
+
+
+class Call:
+    """One call of one op: which array every name is bound to."""
+
+    def __init__(self, recorder, frame, where):
+        self.recorder, self.where, self.line = recorder, where, frame.f_code.co_firstlineno
+        self.file = os.path.relpath(frame.f_code.co_filename, os.path.dirname(PACKAGE))
+        self.bound, self.bindings = {}, {}
+        self.look(frame)
+
+    def on_event(self, frame, event, value):
+        if not self.recorder.boundary:
+            self.look(frame)
+        if event == "line":
+            self.line = frame.f_lineno
+        elif event == "return":
+            self.finish(value)
+        return self.on_event
+
+    def look(self, frame):
+        """What is bound to another array than before was bound by the line that has just run."""
+        for name, value in frame.f_locals.items():
+            if isinstance(value, np.ndarray) and (name not in self.bound or self.bound[name].array is not value):
+                self.close(name)
+                binding = self.bindings[name] = self.bindings.get(name, -1) + 1
+                self.bound[name] = Tensor(Key(*self.where, name, binding), self.file, self.line, value)
+                self.recorder.trace.append(self.bound[name])
+
+    def close(self, name):
+        """The name goes: keep the values of now."""
+        if self.recorder.copy and name in self.bound:
+            self.bound[name].array = self.bound[name].array.copy()
+
+    def finish(self, value):
+        for name in self.bound:
+            self.close(name)
+        if self.recorder.boundary:
+            results = value if isinstance(value, tuple) else (value,)
+            for i, array in enumerate(results):
+                if isinstance(array, np.ndarray):
+                    key = Key(*self.where, f"result[{i}]" if isinstance(value, tuple) else "result", 0)
+                    kept = array.copy() if self.recorder.copy else array
+                    self.recorder.trace.append(Tensor(key, self.file, self.line, kept))
+
+
+# --- two traces
+
+@dataclass
+class Difference:
+    """shape: of both, or None where they differ.   difference: max |a − b|; NaN if one has a NaN where the other has none.
+    magnitude: max |a|, to judge it by.   note: "", or why there is no number."""
+    key: Key
+    shape: tuple | None
+    difference: float | None
+    magnitude: float | None
+    note: str = ""
+
+
+def compare(a, b):
+    """Tensor by tensor, in the order of a, then what only b has.   → [Difference]"""
+    others = {t.key: t for t in b}
+    rows = [difference(t, others.pop(t.key)) if t.key in others else Difference(t.key, t.shape, None, None, "only in the first")
+            for t in a]
+    return rows + [Difference(t.key, t.shape, None, None, "only in the second") for t in others.values()]
+
+
+def difference(a, b):
+    if a.shape != b.shape:
+        return Difference(a.key, None, None, None, f"{a.shape} and {b.shape}")
+    x, y = (np.asarray(t.array, np.float64) for t in (a, b))
+    with np.errstate(invalid="ignore"):                                      # ∞ − ∞, and NaN, which are equal to themselves here
+        gap = np.where((x == y) | (np.isnan(x) & np.isnan(y)), 0, np.abs(x - y))
+    finite = np.abs(x[np.isfinite(x)])
+    return Difference(a.key, a.shape, float(gap.max(initial=0)), float(finite.max(initial=0)))
+
+
+def print_trace(trace, console=None):
+    """A table of the tensors: module, op, name, shape, dtype, file:line, largest magnitude."""
+    table = new_table("module", "op", "name", "shape", "dtype", "computed at", "max |x|")
+    for t in trace:
+        magnitude = difference(t, t).magnitude
+        op = t.key.op + (f"[{t.key.call}]" if t.key.call else "")
+        table.add_row(t.key.module, op, t.key.name + "′" * t.key.binding, "×".join(map(str, t.shape)) or "()", str(t.array.dtype),
+                      f"{t.file}:{t.line}", f"{magnitude:.4g}")
+    show(table, console)
+
+
+def print_comparison(rows, console=None):
+    """A table of what compare found, without what only one of the two has; that is counted."""
+    both = [row for row in rows if not row.note.startswith("only")]
+    table = new_table("tensor", "shape", "max |a − b|", "max |a|")
+    for row in both:
+        shape = row.note if row.shape is None else "×".join(map(str, row.shape)) or "()"
+        numbers = ("-", "-") if row.difference is None else (f"{row.difference:.2e}", f"{row.magnitude:.4g}")
+        table.add_row(str(row.key), shape, *numbers)
+    if len(both) < len(rows):
+        table.caption = f"{len(both)} tensors; {len(rows) - len(both)} more are in one of the two only"
+    show(table, console)
+
+
+def new_table(*columns):
+    from rich import box
+    from rich.table import Table
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column.startswith("max") else "left", no_wrap=True)
+    return table
+
+
+def show(table, console=None):
+    """Print a table; where the output is no terminal, as wide as it needs."""
+    from rich.console import Console
+    console = console or Console()
+    if not console.is_terminal:
+        console.width = max(console.width, console.measure(table, options=console.options.update(width=1000)).maximum)
+    console.print(table)

@@ -1,0 +1,154 @@
+"""trace(): every named intermediate of the definitions, where it was computed, and two traces held against each other."""
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+import numpyvit
+from numpyvit import functional as F
+from numpyvit.ops.attention import attention_backward, attention_forward
+from numpyvit.ops.conv import im2col
+from numpyvit.ops.layer_norm import layer_norm_forward
+from numpyvit.trace import Key, Trace, compare, print_comparison, print_trace, trace
+
+ROOT = Path(__file__).parent.parent
+WITH_BOTH_BACKENDS = """
+import sys, numpy as np, numpyvit
+from numpyvit.trace import trace
+model = numpyvit.create_model(sys.argv[1], img_size=16, seed=3, num_classes=4)
+rng = np.random.default_rng(0)
+images, dlogits = rng.standard_normal((2, 3, 16, 16), np.float32), rng.standard_normal((2, 4), np.float32)
+with trace(model, boundary=True) as tensors:
+    logits, cache = model.forward(images)
+    model.backward(dlogits, cache)
+tensors.save(sys.argv[2])
+"""
+
+
+@pytest.fixture
+def reference(monkeypatch):
+    """trace() asks for this; here the definitions are called directly."""
+    monkeypatch.setattr(F, "REFERENCE", True)
+
+
+def source_line(tensor):
+    return (ROOT / tensor.file).read_text().splitlines()[tensor.line - 1]
+
+
+def test_every_name_with_the_line_that_computed_it(reference, rng=np.random.default_rng(0)):
+    q, k, v = rng.standard_normal((3, 2, 3, 5, 7))
+    with trace() as tensors:
+        y, cache = attention_forward(q, k, v)
+        attention_backward(np.ones_like(y), cache)
+    names = {(t.key.op, t.key.name) for t in tensors}
+    assert {("attention_forward", n) for n in ("q", "k", "v", "scores", "attn", "dropped", "y")} <= names
+    assert {("attention_backward", n) for n in ("dv", "ddropped", "dattn", "dscores", "dq", "dk")} <= names
+    assert {("softmax_forward", n) for n in ("x", "e", "y")} <= names        # what it calls, too
+    for name, shape, code in [("scores", (2, 3, 5, 5), "scores = (q @"), ("y", (2, 3, 5, 7), "y = dropped @ v")]:
+        (tensor,) = tensors.find(name, "attention_forward")
+        assert tensor.shape == shape and source_line(tensor).strip().startswith(code)
+    np.testing.assert_allclose(tensors.find("scores")[0].array, q @ k.swapaxes(-1, -2) / 7**0.5, rtol=1e-12)
+
+
+def test_rebound_and_filled_arrays(reference, rng=np.random.default_rng(0)):
+    """A name bound twice is two tensors; one filled in place is recorded full; the caller's later changes do not show."""
+    x = rng.standard_normal((1, 4, 4, 2))
+    with trace() as tensors:
+        rows = im2col(x, (3, 3), 1, 1)
+        q = rng.standard_normal((1, 1, 3, 2))
+        attention_forward(q, q, q, bias=np.ones((1, 3, 3)))
+    (filled,) = tensors.find("rows", "im2col")
+    np.testing.assert_array_equal(filled.array.reshape(rows.shape), rows)
+    assert [t.key.binding for t in tensors.find("scores")] == [0, 1]
+    before, after = tensors.find("scores")
+    np.testing.assert_array_equal(after.array, before.array + 1)
+    q += 9
+    assert np.abs(tensors.find("q")[0].array - q).min() > 8
+
+
+def test_tracing_changes_nothing_and_ends(reference, rng=np.random.default_rng(0)):
+    x, weight, bias = rng.standard_normal((3, 5)), np.ones(5), np.zeros(5)
+    plain, _ = layer_norm_forward(x, weight, bias)
+    with trace() as tensors:
+        traced, _ = layer_norm_forward(x, weight, bias)
+    count = len(tensors)
+    layer_norm_forward(x, weight, bias)
+    np.testing.assert_array_equal(plain, traced)
+    assert len(tensors) == count and sys.gettrace() is None
+    with pytest.raises(ZeroDivisionError), trace():
+        1 / 0
+    assert sys.gettrace() is None
+
+
+def test_a_compiled_backend_is_told_what_to_set(monkeypatch):
+    monkeypatch.setattr(F, "REFERENCE", False)
+    with pytest.raises(ValueError, match="NUMPYVIT_REFERENCE=1"), trace():
+        pass
+
+
+def test_compare(reference, tmp_path, rng=np.random.default_rng(0)):
+    x, weight, bias = rng.standard_normal((3, 5)), np.ones(5), np.zeros(5)
+
+    def traced(x):
+        with trace() as tensors:
+            layer_norm_forward(x, weight, bias)
+        return tensors
+
+    a, b = traced(x), traced(x * 1.001)
+    assert all(row.difference == 0 and not row.note for row in compare(a, a))
+    rows = {row.key.name: row for row in compare(a, b)}
+    assert rows["x"].difference == pytest.approx(np.abs(x).max() * 0.001) and rows["weight"].difference == 0
+    assert {row.note for row in compare(a, traced(x[:2]))} > {"(3, 5) and (2, 5)"}
+    assert [row.note for row in compare(a, Trace(a[1:]))][0] == "only in the first"
+    assert compare(Trace(a[1:]), a)[-1].note == "only in the second"
+    a.save(tmp_path / "a.npz")
+    loaded = Trace.load(tmp_path / "a.npz")
+    assert [(t.key, t.file, t.line) for t in loaded] == [(t.key, t.file, t.line) for t in a]
+    assert all(row.difference == 0 for row in compare(a, loaded))
+
+
+def test_nan_and_infinity_count_where_they_differ():
+    from numpyvit.trace import Tensor, difference
+    key = Key("", "op", 0, "x", 0)
+    a, same, other = (Tensor(key, "f", 1, np.array(x)) for x in ([np.nan, -np.inf, 1], [np.nan, -np.inf, 1], [0, -np.inf, 1]))
+    assert difference(a, same).difference == 0 and difference(a, same).magnitude == 1
+    assert np.isnan(difference(a, other).difference)
+
+
+def test_load_refuses_other_files(tmp_path):
+    (tmp_path / "x.npz").write_bytes(b"no archive")
+    np.savez(tmp_path / "y.npz", a=np.ones(2))
+    for name in ("x.npz", "y.npz"):
+        with pytest.raises(ValueError, match="not a file that Trace.save wrote"):
+            Trace.load(tmp_path / name)
+
+
+@pytest.mark.parametrize("model", ["vit_nano_patch4_32", "swin_nano_patch2_window4_32", "cvt_nano_32"])
+def test_two_backends_tensor_by_tensor(model, tmp_path):
+    """Arguments and results of every op, from the definitions in one process and from the kernels in another."""
+    for backend in ("1", "0"):
+        subprocess.run([sys.executable, "-c", WITH_BOTH_BACKENDS, model, tmp_path / f"{backend}.npz"], check=True, cwd=ROOT,
+                       env={**os.environ, "NUMPYVIT_REFERENCE": backend})
+    rows = compare(Trace.load(tmp_path / "1.npz"), Trace.load(tmp_path / "0.npz"))
+    both = [row for row in rows if not row.note]
+    modules = {row.key.module for row in both}
+    assert len(both) > 200 and any("blocks.0.attn" in name for name in modules)
+    ours = [row for row in both if row.key.op.endswith(("_forward", "_backward")) and row.key.name != "index"]
+    worst = max(ours, key=lambda row: row.difference / (row.magnitude + 1e-3))
+    assert worst.difference <= 1e-3 * (worst.magnitude + 1e-3), worst
+
+
+def test_tables(reference, rng=np.random.default_rng(0)):
+    model = numpyvit.create_model("vit", img_size=8, patch_size=4, embed_dim=12, depth=1, num_heads=3, num_classes=2)
+    with trace(model) as tensors:
+        layer_norm_forward(rng.standard_normal((3, 5)), np.ones(5), np.zeros(5))
+    out = io.StringIO()
+    print_trace(tensors, Console(file=out))
+    print_comparison(compare(tensors, tensors), Console(file=out))
+    text = out.getvalue()
+    assert "numpyvit/ops/layer_norm.py:" in text and "centred" in text and "3×5" in text and "max |a − b|" in text
