@@ -1,0 +1,248 @@
+"""The loop: the same bits for any number of threads and any interruption, a plan that fits the budget, trouble by name."""
+import io
+import json
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from numpyvit.errors import UserError
+from numpyvit.tensor_file import read_tensors
+from numpyvit.training import loop
+from numpyvit.training.checkpoint import RunFolder
+from numpyvit.training.interrupts import Interrupted
+from numpyvit.training.progress import Progress, clock
+from tiny import FAMILIES, recipe, same, small_shapes
+
+
+@pytest.fixture
+def data(monkeypatch):
+    return small_shapes(monkeypatch)
+
+
+def state(path):
+    """Everything a run leaves that a clock has no part in: final tensors and metrics.jsonl, byte for byte."""
+    run = RunFolder(path)
+    tensors, _ = read_tensors(run.checkpoints()[-1])
+    weights, _ = read_tensors(run.file("weights.safetensors"))
+    return tensors | {f"result/{name}": w for name, w in weights.items()}, open(run.file("metrics.jsonl"), "rb").read()
+
+
+def assert_same_run(a, b):
+    (tensors, metrics), (tensors_b, metrics_b) = state(a), state(b)
+    assert same(tensors, tensors_b)
+    assert metrics == metrics_b
+
+
+def stop_at(monkeypatch, *steps):
+    """Ctrl-C in the middle of these steps (counted over the process, without those that measure the speed)."""
+    take_step, count = loop.Trainer.take_step, iter(range(10**6))
+
+    def step(self, number):
+        if "evaluate_every" in self.config["plan"] and next(count) in steps:
+            signal.raise_signal(signal.SIGINT)
+        return take_step(self, number)
+    monkeypatch.setattr(loop.Trainer, "take_step", step)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_threads_and_interruptions_leave_no_trace(family, data, tmp_path, monkeypatch):
+    """1 thread straight through; 2 threads, interrupted at three steps, mid-epoch and at an epoch's end, and resumed."""
+    loop.train(recipe(family), tmp_path / "a", threads=1)
+    stop_at(monkeypatch, 0, 3, 5)                                            # 6 steps an epoch
+    with pytest.raises(Interrupted, match="--resume"):
+        loop.train(recipe(family), tmp_path / "b", threads=2)
+    for _ in range(2):
+        with pytest.raises(Interrupted):
+            loop.resume(tmp_path / "b", threads=2)
+    loop.resume(tmp_path / "b", threads=2)
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+    names = state(tmp_path / "a")[0]
+    assert {"optimizer/m", "optimizer/v", "ema"} <= names.keys()
+    assert (family == "cvt") == any("running_mean" in name for name in names)
+
+
+@pytest.mark.parametrize("settings", [dict(optimizer="sgd", ema=0.0), dict(optimizer="adam", schedule="one_cycle", dtype="float64")])
+def test_other_optimisers_resume_too(settings, data, tmp_path, monkeypatch):
+    loop.train(recipe(**settings), tmp_path / "a")
+    stop_at(monkeypatch, 7)
+    with pytest.raises(Interrupted):
+        loop.train(recipe(**settings), tmp_path / "b")
+    loop.resume(tmp_path / "b")
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+
+
+def test_another_seed_is_another_run(data, tmp_path):
+    loop.train(recipe(steps=2), tmp_path / "a")
+    loop.train(recipe(steps=2, seed=1), tmp_path / "b")
+    assert not same(state(tmp_path / "a")[0], state(tmp_path / "b")[0])
+
+
+def test_what_a_run_leaves_behind(data, tmp_path):
+    out = io.StringIO()
+    result = loop.train(recipe(), tmp_path / "r", console=Console(file=out))
+    run = RunFolder(tmp_path / "r")
+    assert result == json.loads(open(run.file("result.json")).read()) and 0 <= result["test_accuracy"] <= 1
+    config = run.read_config()
+    assert config["plan"] == {"steps_per_epoch": 6, "steps": 12, "evaluate_every": 14}
+    assert config["data"]["train"] == 192 and config["data"]["checksum"] == data.checksum
+    metrics = run.read_metrics()
+    assert [m["step"] for m in metrics if m["kind"] == "train"] == list(range(1, 13))
+    assert [m["step"] for m in metrics if m["kind"] == "val"] == [12]
+    assert [m["step"] for m in metrics if m["kind"] == "test"] == [12]
+    assert {os.path.basename(p) for p in run.checkpoints()} == {"step-00000012.safetensors"}
+    assert os.path.getsize(run.file("curves.png")) > 1000
+    said = out.getvalue()
+    assert "running average weights" in said and f"{result['test_accuracy']:.2%}" in said and "curves.png" in said
+    assert loop.resume(tmp_path / "r", console=Console(file=out)) == {} and "finished" in out.getvalue()
+
+
+def test_it_learns(data, tmp_path):
+    """192 images by heart: without augmentation, dropout and decay of the loss's floor."""
+    plain = dict(padding=0, flip="none", mixup=0.0, cutmix=0.0, erasing=0.0, cutout=0, label_smoothing=0.0, weight_decay=0.0)
+    fields = {**FAMILIES["vit"], "drop_rate": 0.0, "attn_drop_rate": 0.0, "drop_path_rate": 0.0}
+    loop.train(recipe(steps=240, lr=5e-3, model_fields=fields, **plain), tmp_path / "r")
+    metrics = RunFolder(tmp_path / "r").read_metrics()
+    losses = [m["loss"] for m in metrics if m["kind"] == "train"]
+    assert np.mean(losses[:6]) > 2.2 and np.mean(losses[-6:]) < 1.0
+
+
+def test_minutes_become_a_plan_that_is_kept(data, tmp_path, monkeypatch):
+    started = time.monotonic()
+    stop_at(monkeypatch, 12)
+    with pytest.raises(Interrupted):
+        loop.train(recipe(steps=None, minutes=0.08), tmp_path / "r")
+    plan = RunFolder(tmp_path / "r").read_config()["plan"]
+    assert plan["steps"] > 12
+    loop.resume(tmp_path / "r")
+    assert RunFolder(tmp_path / "r").read_config()["plan"] == plan
+    assert RunFolder(tmp_path / "r").read_metrics()[-1]["step"] == plan["steps"]
+    seconds = json.loads((tmp_path / "r" / "result.json").read_text())["seconds"]
+    assert seconds < 3 * 4.8 and time.monotonic() - started < 60             # loose: tests run side by side
+
+
+def test_measuring_leaves_no_trace(data, tmp_path, monkeypatch):
+    """A run by minutes has the bits of a run by its number of steps: the measured steps are undone, buffers included."""
+    loop.train(recipe("cvt", steps=None, minutes=0.04), tmp_path / "a")
+    steps = RunFolder(tmp_path / "a").read_config()["plan"]["steps"]
+    monkeypatch.setattr(loop, "evaluation_interval", lambda *args: RunFolder(tmp_path / "a").read_config()["plan"]["evaluate_every"])
+    loop.train(recipe("cvt", steps=steps), tmp_path / "b")
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+
+
+@pytest.mark.parametrize("watching, per_epoch, steps, expected", [(13, 351, 5000, 351), (13, 351, 1000, 260), (0, 351, 5000, 351),
+                                                                  (0, 10, 5, 1), (100, 10, 50, 2000)])
+def test_watching_takes_a_bounded_share(watching, per_epoch, steps, expected):
+    assert loop.evaluation_interval(watching, per_epoch, steps) == expected
+
+
+# --- trouble
+
+overflows = pytest.mark.filterwarnings("ignore::RuntimeWarning")             # the command line says it in its own words
+
+
+@overflows
+def test_an_exploding_rate_is_stopped_by_name(data, tmp_path):
+    with pytest.raises(UserError) as caught:
+        loop.train(recipe(lr=1e18, warmup=0.0, clip_norm=0.0, ema=0.0), tmp_path / "r")
+    message = str(caught.value)
+    assert "step 2: the loss is nan" in message or "step 2: the gradient is not finite" in message
+    assert "the output of blocks.0" in message and "largest weight" in message and "--lr" in message
+    assert "no checkpoint yet" in message and "\n" not in message
+    assert RunFolder(tmp_path / "r").checkpoints() == []
+
+
+@overflows
+@pytest.mark.parametrize("where, words", [("weight", "the weights blocks.1.mlp.fc1.weight"), ("gradient", "the gradient is not finite")])
+def test_what_is_not_finite_is_named(data, tmp_path, monkeypatch, where, words):
+    gradient = loop.Lanes.gradient
+
+    def broken(self, batch_size, load):
+        parameters = dict(self.model.named_parameters())
+        if where == "weight":
+            parameters["blocks.1.mlp.fc1.weight"].data[0, 0] = np.inf
+        outcome = gradient(self, batch_size, load)
+        if where == "gradient":
+            parameters["blocks.1.mlp.fc1.weight"].grad[0, 0] = np.nan
+        return outcome
+    loop.train(recipe(steps=1), tmp_path / "good")
+    monkeypatch.setattr(loop.Lanes, "gradient", broken)
+    with pytest.raises(UserError, match=words):
+        loop.train(recipe(), tmp_path / "r")
+
+
+def test_the_last_good_checkpoint_is_named_and_stays(data, tmp_path, monkeypatch):
+    stop_at(monkeypatch, 2)
+    with pytest.raises(Interrupted):
+        loop.train(recipe(), tmp_path / "r")
+    run = RunFolder(tmp_path / "r")
+    before = open(run.checkpoints()[-1], "rb").read()
+    gradient = loop.Lanes.gradient
+    monkeypatch.setattr(loop.Lanes, "gradient", lambda *args: (float("nan"), gradient(*args)[1]))
+    with pytest.raises(UserError, match="last good checkpoint is .*step-00000003"):
+        loop.resume(tmp_path / "r")
+    assert open(run.checkpoints()[-1], "rb").read() == before
+
+
+def test_misfits_are_told_before_training(data, tmp_path):
+    for settings, words in [(dict(batch_size=500), "batch_size"), (dict(val=500), "validation"), (dict(model="vit_x"), "vit_x"),
+                            (dict(model_fields={"num_classes": 3, **FAMILIES["vit"]}), "num_classes"),
+                            (dict(model_fields={"img_size": (16, 32)}), "square"), (dict(mixup=-1.0), "mixup")]:
+        with pytest.raises(ValueError, match=words):
+            loop.train(recipe(**settings), tmp_path / words)
+
+
+# --- what is shown
+
+def test_a_console_that_goes_away_does_not_stop_the_run(data, tmp_path):
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError(32, "Broken pipe")
+
+    devices = os.dup(1)                                                      # rich points a broken standard output to /dev/null
+    try:
+        for terminal in (False, True):
+            result = loop.train(recipe(steps=2), tmp_path / str(terminal), console=Console(file=Gone(), force_terminal=terminal))
+            assert "test_accuracy" in result
+    finally:
+        os.dup2(devices, 1)
+        os.close(devices)
+
+
+def test_lines_and_live_table_show_the_same(data):
+    for terminal in (False, True):
+        out = io.StringIO()
+        progress = Progress(Console(file=out, force_terminal=terminal, width=120))
+        progress.start(total_steps=3, steps_per_epoch=2, batch_size=8, flops_per_image=1e6)
+        with progress:
+            for step in (1, 2, 3):
+                progress.step(step, 2.0 / step, 0.5, 1e-3)
+            progress.evaluated("val acc", 0.25)
+        for word in ("3/3", "loss", "lr", "images/s", "GFLOP/s", "left"):
+            assert word in out.getvalue()
+
+
+def test_progress_costs_little(data):
+    progress = Progress(Console(file=io.StringIO()))
+    progress.start(10**6, 100, 128, 1e6)
+    with progress:
+        started = time.perf_counter()
+        for step in range(1, 2001):
+            progress.step(step, 1.0, 0.5, 1e-3)
+    assert (time.perf_counter() - started) / 2000 < 2e-4                     # seconds a step
+
+
+def test_clock():
+    assert [clock(s) for s in (0, 75, 3700, float("nan"))] == ["0:00", "1:15", "1:01:40", "?"]
+
+
+def test_signals_are_left_alone_in_other_threads(data, tmp_path):
+    outcome = []
+    thread = threading.Thread(target=lambda: outcome.append(loop.train(recipe(steps=1), tmp_path / "r")))
+    thread.start()
+    thread.join()
+    assert outcome and "test_accuracy" in outcome[0]
