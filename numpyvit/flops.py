@@ -4,7 +4,11 @@
 
 Norms, activations and softmax are not counted: this is the work that BLAS does, to compare with a machine's peak.
 """
+import math
+
 from .module import pair
+from .ops.avg_pool import window_cells
+from .ops.conv import output_size
 
 
 def forward_flops(family, config):
@@ -27,6 +31,25 @@ def vit_flops(config):
     return embed + config.depth * (attention + mlp) + linear_flops(1, C, config.num_classes)
 
 
+def cvt_flops(config):
+    """Depthwise convolutions count, average pooling does not."""
+    total, c_in = 0, config.in_chans
+    for i, (C, depth, (H, W)) in enumerate(zip(config.embed_dims, config.depths, config.maps)):
+        E, token = int(C * config.mlp_ratio), config.cls_token and i == len(config.depths) - 1
+        k, s = config.qkv_kernel, config.kv_stride
+        keys = {"dw_bn": lambda n: output_size(n, k, s, k // 2), "avg": lambda n: window_cells(n, k, s, k // 2)[0],
+                "linear": lambda n: n}[config.qkv_method]
+        kv_map = keys(H), keys(W)
+        N, S = H * W + token, math.prod(kv_map) + token
+        block = 2 * linear_flops(N, C, C) + 2 * linear_flops(S, C, C) + attention_flops(N, S, C)
+        block += linear_flops(N, C, E) + linear_flops(N, E, C)
+        if config.qkv_method == "dw_bn":
+            block += conv_flops((H, W), 1, C, config.qkv_kernel) + 2 * conv_flops(kv_map, 1, C, config.qkv_kernel)
+        total += conv_flops((H, W), c_in, C, config.patch_sizes[i]) + depth * block
+        c_in = C
+    return total + linear_flops(1, C, config.num_classes)
+
+
 def linear_flops(tokens, c_in, c_out):
     return 2 * tokens * c_in * c_out
 
@@ -43,4 +66,4 @@ def conv_flops(out_size, c_in, c_out, kernel):
     return 2 * H * W * c_in * kh * kw * c_out
 
 
-FAMILIES = {"vit": vit_flops}
+FAMILIES = {"vit": vit_flops, "cvt": cvt_flops}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import cases
 import numpyvit
-from numpyvit import gradcheck
+from numpyvit import flops, gradcheck
 from numpyvit.layers import ConvBatchNorm
 from numpyvit.models.cvt import CvTConfig, fold_batch_norm, merge_heads, split_class
 from numpyvit.training.lanes import Lanes
@@ -228,6 +228,21 @@ def test_counts(name, parameters, buffers):
 
 def test_counts_with_10_classes():
     assert numpyvit.count_parameters("cvt_13", num_classes=10) == 19_616_330
+
+
+@pytest.mark.parametrize("method", ["dw_bn", "avg", "linear"])
+def test_flops(method):
+    """Against the products of a forward pass, counted from the shapes of its parameters and attention maps."""
+    model, rng = random_model(**SMALL, qkv_method=method)
+    config, (stage0, stage1) = model.config, model.config.maps
+    maps = model.attention_maps(model.forward(images_of(model, rng, 1))[1])
+    want = 0
+    for (_, nh, N, S), C, (H, W) in zip(maps, (6, 15, 15), (stage0, stage1, stage1), strict=True):
+        kv = S - (N - H * W)
+        want += 2 * N * S * C + 2 * (N + S) * C * C + 2 * N * C * int(1.5 * C) + (9 * (H * W + 2 * kv) * C if method == "dw_bn" else 0)
+    want += 35 * 9 * 2 * 6 + 35 * 9 * 6 * 15 + 15 * 5                        # the embeddings, the head
+    assert flops.forward_flops("cvt", config) == 2 * want
+    assert flops.forward_flops("cvt", CvTConfig()) == 2 * 4_566_089_216      # the paper: 4.5 GFLOPs, a multiply-add counting one
 
 
 def test_maps():
