@@ -235,9 +235,9 @@ def test_flops(method):
     """Against the products of a forward pass, counted from the shapes of its parameters and attention maps."""
     model, rng = random_model(**SMALL, qkv_method=method)
     config, (stage0, stage1) = model.config, model.config.maps
-    maps = model.attention_maps(model.forward(images_of(model, rng, 1))[1])
+    maps = [m.shape for m in model.attention_maps(model.forward(images_of(model, rng, 1))[1])]
     want = 0
-    for (_, nh, N, S), C, (H, W) in zip(maps, (6, 15, 15), (stage0, stage1, stage1), strict=True):
+    for (_, _, N, S), C, (H, W) in zip(maps, (6, 15, 15), (stage0, stage1, stage1), strict=True):
         kv = S - (N - H * W)
         want += 2 * N * S * C + 2 * (N + S) * C * C + 2 * N * C * int(1.5 * C) + (9 * (H * W + 2 * kv) * C if method == "dw_bn" else 0)
     want += 35 * 9 * 2 * 6 + 35 * 9 * 6 * 15 + 15 * 5                        # the embeddings, the head
