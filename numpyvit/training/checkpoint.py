@@ -102,7 +102,7 @@ class RunFolder:
         entries = []
         with files.open_regular(path) as (file, _):
             for number, line in enumerate(iter(lambda: file.readline(1 << 16), b""), start=1):
-                if not line.endswith(b"\n"):
+                if not line.endswith(b"\n") and not file.peek(1):
                     break
                 try:
                     entry = json.loads(line.decode())
@@ -194,11 +194,12 @@ def checkpoint_tensors(model, optimizer=None):
 
 def parse_position(text, path):
     try:
-        position = Position(**json.loads(text))
+        values = json.loads(text)
+        position = Position(*(values[name] for name in vars(Position())))
         counts = (position.step, position.metrics_bytes, position.timings_bytes)
         if all(type(n) is int and n >= 0 for n in counts) and 0 <= float(position.seconds) < math.inf:
             return position
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         pass
     raise UserError(f"{path}: no usable position in its metadata")
 
