@@ -1,0 +1,106 @@
+"""The table of layers: parameters exact, multiply-adds as torch counts them, without a weight allocated."""
+import dataclasses
+import io
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+import numpyvit
+import torch_models
+from numpyvit.models import FAMILIES, model_config
+from numpyvit.summary import amount, by_block, run, summary
+
+SMALL = [("vit_tiny_patch4_32", {}), ("vit_nano_patch4_32", {"pos_embed": "none"}), ("swin_nano_patch2_window4_32", {}),
+         ("swin_mini_patch2_window4_32", {"num_classes": 7}), ("cvt_nano_32", {}), ("cvt_tiny_32", {"cls_token": True}),
+         ("cvt_nano_32", {"qkv_method": "avg"}), ("cvt_nano_32", {"qkv_method": "linear", "cls_token": True})]
+BIG = [("vit_base_patch16_224", {}), ("swin_tiny_patch4_window7_224", {}), ("cvt_13", {})]
+
+
+@pytest.mark.parametrize("name", [*numpyvit.list_models(), *FAMILIES])
+def test_parameters_of_every_preset(name):
+    layers = summary(name)
+    assert sum(row.parameters for row in layers) == numpyvit.count_parameters(name)
+    assert sum(row.parameters for row in by_block(layers)) == numpyvit.count_parameters(name)
+
+
+@pytest.mark.parametrize("name, overrides", SMALL + BIG, ids=str)
+def test_multiply_adds_are_those_torch_counts(name, overrides):
+    family, config = model_config(name, **overrides)
+    fields = {**dataclasses.asdict(config), "drop_rate": 0, "attn_drop_rate": 0, "drop_path_rate": 0}
+    with torch.device("meta"):
+        oracle = torch_models.build(family, **fields).eval()
+        images = torch.empty(1, config.in_chans, *torch_models.pair(config.img_size))
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+        oracle(images)
+    counted = counter.get_total_flops() / 2
+    assert sum(row.macs for row in summary(name, **overrides)) == pytest.approx(counted, rel=0.01)
+
+
+@pytest.mark.parametrize("name, overrides", SMALL, ids=str)
+def test_shapes_are_those_of_a_forward_pass(name, overrides):
+    model, seen = numpyvit.create_model(name, **overrides), {}
+
+    def watch(path, forward):
+        def watched(*args):
+            y, cache = forward(*args)
+            seen[path] = y.shape
+            return y, cache
+        return watched
+
+    for path, module in model.modules():
+        if path and hasattr(module, "forward"):
+            module.forward = watch(path.removesuffix(".fc") if path == "head.fc" else path, module.forward)
+    model.forward(np.zeros((2, 3, 32, 32), np.float32), train=True, rng=0)
+    layers = summary(model)
+    compared = {row.name for row in layers if row.name in seen}
+    assert len(compared) > len(layers) / 2 and "head" in compared
+    for row in layers:
+        if row.name in compared:
+            assert seen[row.name][0] == 2 and np.prod(seen[row.name][1:]) == np.prod(row.shape), row
+    halves = {row.activation_bytes // 2 for row in summary(name, dtype="float64", **overrides)}
+    assert halves == {row.activation_bytes for row in layers}
+
+
+def test_attention_row_by_hand():
+    rows = {row.name: row for row in summary("vit", img_size=8, patch_size=4, embed_dim=12, depth=1, num_heads=3, num_classes=2)}
+    attn = rows["blocks.0.attn"]
+    assert attn.shape == (5, 12) and attn.macs == 2 * 5 * 5 * 12 and attn.activation_bytes == 4 * (3 * 25 + 5 * 12)
+    assert rows["head"].macs == 24 and rows["head"].parameters == 26 and rows["tokens"].parameters == 12 + 5 * 12
+    rows = {row.name: row for row in summary("swin", img_size=20, patch_size=2, embed_dim=12, depths=(1,), num_heads=(3,),
+                                             window_size=4, num_classes=2)}
+    assert rows["layers.0.blocks.0.attn"].macs == 2 * 9 * 16 * 16 * 12       # 10×10 padded to 12×12: nine windows
+    assert rows["layers.0.blocks.0.attn"].parameters == 49 * 3
+
+
+def test_nothing_is_allocated():
+    tracemalloc.start()
+    summary("vit_huge_patch14_224")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**21
+
+
+def test_table():
+    out = io.StringIO()
+    run("cvt_nano_32", {"num_classes": 3}, Console(file=out))
+    text = out.getvalue()
+    assert "stage1.blocks.3" in text and f"{numpyvit.count_parameters('cvt_nano_32', num_classes=3):,}" in text
+    run("cvt_nano_32", console=Console(file=out), every_layer=True)
+    assert "stage0.blocks.0.attn.conv_proj_k.bn" in out.getvalue()
+
+
+@pytest.mark.parametrize("n, text", [(0, ""), (1, "1.00"), (999, "999"), (1000, "1.00 k"), (1234567, "1.23 M"), (55_000_000, "55.0 M")])
+def test_amount(n, text):
+    assert amount(n, 1000, "", "k", "M") == text
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match="did you mean"):
+        summary("vit_tiny_patch4_31")
+    with pytest.raises(ValueError, match="vit has no field"):
+        summary("vit", depths=3)
