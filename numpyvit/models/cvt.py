@@ -6,7 +6,6 @@
 
 Positions come from the convolutions alone. The class token passes no convolution and no batch norm, it joins before the Linear.
 """
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,8 +60,7 @@ class CvTConfig:
 
     def __post_init__(self):
         stages = check_stages(self, *PER_STAGE)
-        check_positive(self, "img_size", "in_chans", "num_classes", *PER_STAGE[:-1], "qkv_kernel", "kv_stride",
-                       "mlp_ratio", "norm_eps")
+        check_positive(self, *"img_size in_chans num_classes qkv_kernel kv_stride mlp_ratio norm_eps".split(), *PER_STAGE[:-1])
         check_rates(self, "drop_rate", "attn_drop_rate", "drop_path_rate")
         check_choice(self, "qkv_method", tuple(METHODS))
         check_choice(self, "act", tuple(ACTIVATIONS))
@@ -139,8 +137,7 @@ class ConvAttention(Module):
         c1, c2, size = cache
         dh = linear.backward(merge_heads(dheads), c2)
         dcls, dgrid = split_class(dh, size)
-        dgrid = conv.backward(dgrid, c1) if conv else dgrid
-        return join_class(dcls, dgrid)
+        return join_class(dcls, conv.backward(dgrid, c1) if conv else dgrid)
 
 
 def split_class(x, size):
@@ -172,8 +169,8 @@ class Stage(Module):
 
     def __init__(self, config, i, in_chans, cls_token):
         C, self.size = config.embed_dims[i], config.maps[i]
-        embed = config.patch_sizes[i], config.patch_strides[i], config.patch_paddings[i]
-        self.patch_embed = ConvEmbed(in_chans, C, *embed, config.norm_eps)
+        self.patch_embed = ConvEmbed(in_chans, C, config.patch_sizes[i], config.patch_strides[i], config.patch_paddings[i],
+                                     config.norm_eps)
         self.cls_token = Parameter((1, 1, C), normal(0.02)) if cls_token else None
         self.pos_drop = Dropout(config.drop_rate)
         rate = values(config, "drop_path_rate")[i % len(values(config, "drop_path_rate"))]
@@ -203,8 +200,9 @@ class Stage(Module):
 class CvT(Model):
     """images (B, in_chans, H, W)   →   logits (B, num_classes)
 
-    Batch norm's statistics are those of the images of one forward(train=True), which also updates the running statistics. In a
-    replica, which sees one micro-batch of several, it does not: batch_statistics(cache) has what update_buffers then folds in.
+    Batch norm is exact over the images of one forward(train=True), which also updates the running statistics. Replicas do not, they
+    share them: batch_statistics(cache) is for update_buffers. So training in lanes normalises over a micro-batch (as gradient
+    accumulation does elsewhere) and averages those in order; one shard and a micro-batch as large as the batch make it exact again.
     """
 
     def __init__(self, config, seed=0, dtype="float32", materialise=True):
@@ -227,8 +225,7 @@ class CvT(Model):
         """logits and the cache that backward needs. train: batch norm over these images, dropout and drop path, whose bits come
         from rng: an int, a numpy Generator, or one uint64 seed an image (B,)."""
         images = self.check_images(images)
-        seeds = self.check_seeds(rng, len(images)) if train else None
-        statistics = [] if train else None
+        seeds, statistics = (self.check_seeds(rng, len(images)), []) if train else (None, None)
         if train:
             self.check_batch(len(images))
         x, c_stages = np.ascontiguousarray(images.transpose(0, 2, 3, 1)), []
@@ -274,7 +271,8 @@ class CvT(Model):
     @property
     def tokens(self):
         """Tokens of one image in the last stage, which has most of the blocks."""
-        return math.prod(self.config.maps[-1]) + self.config.cls_token
+        H, W = self.config.maps[-1]
+        return H * W + self.config.cls_token
 
     def attention_maps(self, cache):
         """The attention probabilities of every block, from forward's cache: a list of (B, nh, N, S), rows summing to 1; S keys."""
@@ -295,8 +293,7 @@ class CvT(Model):
 
 # 32×32 images: 16×16, then 8×8 tokens, whose mean is classified
 CIFAR = dict(img_size=32, num_classes=10, patch_sizes=(3, 3), patch_strides=(2, 2), patch_paddings=(1, 1), cls_token=False)
-# Wu et al. 2021, table 2, with the official configurations' strides and paddings. They train with drop path (0, 0, 0.1), cvt_w24
-# with (0, 0, 0.3).
+# Wu et al. 2021, table 2, with the official strides and paddings. They train with drop path (0, 0, 0.1), cvt_w24 with (0, 0, 0.3).
 PRESETS = {
     "cvt_13": CvTConfig(),
     "cvt_21": CvTConfig(depths=(1, 4, 16)),
