@@ -244,6 +244,8 @@ PRESETS = {
     "vit_huge_patch14_224": ViTConfig(patch_size=14, embed_dim=1280, depth=32, num_heads=16),
     # for 32×32 images
     "vit_tiny_patch4_32": ViTConfig(img_size=32, patch_size=4, num_classes=10, embed_dim=192, num_heads=3),
-    "vit_nano_patch4_32": ViTConfig(img_size=32, patch_size=4, num_classes=10, embed_dim=128, depth=6, num_heads=4, mlp_ratio=2.0,
-                                 global_pool="avg"),
+    "vit_nano_patch4_32": ViTConfig(img_size=32, patch_size=4, num_classes=10, embed_dim=128, depth=4, num_heads=4, mlp_ratio=2.0,
+                                    global_pool="avg", pos_embed="sincos2d"),
+    "vit_pico_patch4_32": ViTConfig(img_size=32, patch_size=4, num_classes=10, embed_dim=64, depth=4, num_heads=2, mlp_ratio=2.0,
+                                    global_pool="avg", pos_embed="sincos2d"),
 }
