@@ -40,7 +40,7 @@ def summary(model, dtype="float32", **overrides):
     if not isinstance(model, Model):
         family, config = model_config(model, **overrides)
         model = FAMILIES[family][1](config, materialise=False)
-    else:
+    elif hasattr(model, "flat"):                                             # materialised
         dtype = model.dtype
     itemsize = 8 if str(dtype) == "float64" else 4
     rows = next(rows for cls, rows in ROWS.items() if isinstance(model, cls))(model)
