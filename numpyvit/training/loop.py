@@ -17,7 +17,7 @@ from ..data import Augment, augment_batch, channel_statistics, epoch_order, load
 from ..data.dataset import records_checksum
 from ..errors import UserError
 from ..flops import training_flops
-from ..models import create_model, model_config
+from ..models import count_parameters, create_model, model_config
 from ..module import pair
 from ..ops.cross_entropy import cross_entropy_forward
 from ..ops.random_bits import hash_combine
@@ -76,6 +76,7 @@ def resume(path, threads=None, data_dir=None, console=None):
             if config.get("versions", {}).get(name) != version:
                 progress.say(f"{name} was {config.get('versions', {}).get(name)} and is now {version}: "
                              "the run continues, but its bits may differ")
+        files.make_folder(run.file("checkpoints"))
         files.remove_temporaries(run.path)
         files.remove_temporaries(run.file("checkpoints"))
         return Trainer(run, config, dataset, model, threads, progress).train(checkpoint)
@@ -111,7 +112,21 @@ def new_model(recipe, dataset):
     for field, value in needs.items():
         if recipe.model_fields.get(field, value) != value:
             raise UserError(f"{field}: the data set {dataset.name} has {value}, got {recipe.model_fields[field]}")
-    return create_model(recipe.model, seed=recipe.seed, dtype=recipe.dtype, **{**recipe.model_fields, **needs})
+    fields = {**recipe.model_fields, **needs}
+    vectors = 3 + recipe.shards + bool(recipe.ema)                           # weights, m, v, a gradient a shard, the average
+    needed = count_parameters(recipe.model, **fields) * np.dtype(recipe.dtype).itemsize * vectors
+    if needed > installed_memory():
+        raise UserError(f"{recipe.model}: training it needs at least {needed / 2**30:,.1f} GiB of memory, and this machine has "
+                        f"{installed_memory() / 2**30:,.1f}; choose a smaller model")
+    return create_model(recipe.model, seed=recipe.seed, dtype=recipe.dtype, **fields)
+
+
+def installed_memory():
+    """Bytes of memory of this machine, infinity where it does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return math.inf
 
 
 def new_config(recipe, dataset, model):

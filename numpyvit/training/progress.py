@@ -7,6 +7,7 @@ from rich.live import Live
 from rich.table import Table
 
 LIVE_SECONDS, PLAIN_SECONDS = 0.25, 10.0                                     # between two updates
+COLUMNS = ("epoch", "step", "loss", "train acc", "val acc", "test acc", "lr", "images/s", "GFLOP/s", "left")
 
 
 class Progress:
@@ -73,14 +74,15 @@ class Progress:
             self.show()
 
     def show(self):
+        row = {name: self.row[name] for name in COLUMNS if name in self.row}
         if self.live:
             table = Table(box=None, pad_edge=False)
-            for name in self.row:
+            for name in row:
                 table.add_column(name, justify="right", style="bold" if name.endswith("acc") else "")
-            table.add_row(*self.row.values())
+            table.add_row(*row.values())
             self.quietly(self.live.update, table, refresh=True)
         else:
-            self.say("  ".join(f"{name} {value}" for name, value in self.row.items()))
+            self.say("  ".join(f"{name} {value}" for name, value in row.items()))
 
     def quietly(self, fn, *args, **kwargs):
         try:
