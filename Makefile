@@ -22,10 +22,10 @@ mutants: $(TEST)               # seeded defects in the backward functions: the s
 	@$(BIN)/python tests/mutants.py $(ARGS)
 
 bench: $(TEST)                 # side by side with PyTorch
-	@$(BIN)/python tests/bench.py $(ARGS)
+	@$(BIN)/python tests/bench $(ARGS)
 
 profile: $(TEST)               # one training step of MODEL, op by op
-	@$(BIN)/python tests/bench.py --profile $(MODEL) $(ARGS)
+	@$(BIN)/python tests/bench profile $(MODEL) $(ARGS)
 
 examples: $(RUN)
 	@set -e; for script in examples/*.py; do echo "== $$script"; $(BIN)/python $$script; done

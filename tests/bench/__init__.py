@@ -1,0 +1,11 @@
+"""The measuring tools: numpyvit beside PyTorch on this machine.
+
+    python tests/bench [train_step] …     whole training or inference steps, interleaved, with memory and share of the peak
+    python tests/bench ops …              every op of the table of cases alone: kernel, definition, torch
+    python tests/bench threads …          throughput from one thread to several
+    python tests/bench scaling …          step time against the number of pixels
+    python tests/bench cold_start …       import, first step with nothing compiled, first step of a later process
+    python tests/bench profile MODEL …    one training step as a table of operations
+
+Each prints a table, writes JSON to runs/ and explains its options with --help.
+"""

@@ -1,0 +1,122 @@
+"""One competitor in a process of its own, driven over pipes.
+
+    argument: {"who": …, and the arguments of its function} as JSON
+    → {"ready": seconds to import and build, "first_step": seconds}, or {"error": "…"}
+    "3\\n" on standard input   → {"seconds": [three numbers], "peak_mb": the process's largest resident memory so far}
+
+Imports stand inside the functions: a process holds the memory of its own library only.
+"""
+import json
+import os
+import sys
+import time
+
+
+def numpyvit_step(family, fields, batch, threads, inference=False, shards=4, micro_batch=None):
+    import numpy as np
+
+    import numpyvit
+    from numpyvit.training.lanes import Lanes
+    from numpyvit.training.optim import Optimizer, OptimizerConfig
+    model = numpyvit.create_model(family, **fields)
+    images, labels = batch_of(np, fields, batch)
+    lanes = Lanes(model, threads, shards, micro_batch)
+    if inference:
+        return lambda: lanes.logits(batch, lambda lo, hi: images[lo:hi])
+    optimizer = Optimizer(model, OptimizerConfig())
+    step = 0
+
+    def train():
+        nonlocal step
+        step += 1
+        lanes.gradient(batch, lambda lo, hi: (images[lo:hi], labels[lo:hi], None))
+        optimizer.step(1e-4, step, 0.0, lanes.each_range)                    # nothing is clipped: the norm is not needed
+    return train
+
+
+def torch_step(family, fields, batch, threads, inference=False, compiled=False):
+    import numpy as np
+    import torch
+
+    import torch_models
+    torch.set_num_threads(threads)
+    model = torch_models.build(family, **fields).train(not inference)
+    images, labels = map(torch.tensor, batch_of(np, fields, batch))
+    forward = torch.compile(model) if compiled else model
+    if inference:
+        return torch.inference_mode()(lambda: forward(images))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.05, fused=True)
+
+    def train():
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(forward(images), labels).backward()
+        optimizer.step()
+    return train
+
+
+def numpy_product(threads, size=2048):
+    """As many float32 products (size)³ as threads, each in a Python thread with a BLAS of one thread."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    import numpy as np
+    import threadpoolctl
+    threadpoolctl.threadpool_limits(1, user_api="blas")
+    rng = np.random.default_rng(0)
+    work = [[rng.standard_normal((size, size), dtype=np.float32) for _ in range(3)] for _ in range(threads)]
+    pool = ThreadPoolExecutor(threads)
+    return lambda: list(pool.map(lambda abc: np.matmul(abc[0], abc[1], out=abc[2]), work))
+
+
+def torch_product(threads, size=2048):
+    """One float32 product of as many FLOPs as numpy_product's together, by torch's own threads."""
+    import torch
+    torch.set_num_threads(threads)
+    a, b = torch.randn(threads * size, size), torch.randn(size, size)
+    out = torch.empty(threads * size, size)
+    return lambda: torch.mm(a, b, out=out)
+
+
+COMPETITORS = {"numpyvit": numpyvit_step, "torch": torch_step, "numpy_product": numpy_product, "torch_product": torch_product}
+
+
+def batch_of(np, fields, batch):
+    """images (batch, in_chans, H, W), labels (batch,)"""
+    size = fields["img_size"]
+    H, W = size if isinstance(size, (tuple, list)) else (size, size)
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((batch, fields["in_chans"], H, W), dtype=np.float32), rng.integers(0, fields["num_classes"], batch)
+
+
+def peak_mb():
+    try:
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) / 1024
+    except OSError:
+        import resource
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20    # not Linux: bytes
+
+
+def main(arguments):
+    spec = json.loads(arguments[0])
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)                                    # what a library prints does not get among the answers
+
+    def answer(**values):
+        print(json.dumps(values), file=answers, flush=True)
+
+    try:
+        start = time.perf_counter()
+        step = COMPETITORS[spec.pop("who")](**spec)
+        built = time.perf_counter()
+        step()
+        answer(ready=built - start, first_step=time.perf_counter() - built)
+        for line in sys.stdin:
+            answer(seconds=[timed(step) for _ in range(int(line))], peak_mb=peak_mb())
+    except Exception as e:                           # also a compiler that is not there
+        answer(error=f"{type(e).__name__}: {str(e).strip().splitlines()[0] if str(e).strip() else ''}")
+
+
+def timed(step):
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
