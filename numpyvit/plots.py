@@ -1,0 +1,193 @@
+"""Figures of what analysis.py computes. Each function returns a Matplotlib Figure; save(figure, path) writes it.
+
+Images are (C, H, W) uint8, as read_image gives them. Matplotlib is an extra: pip install matplotlib
+"""
+import math
+import os
+
+import numpy as np
+
+from .analysis import attention_map
+from .errors import UserError
+
+HEAT, SIGNED = "inferno", "RdBu_r"
+
+
+def new_figure(width, height):
+    """A Figure that is drawn without a window. UserError if Matplotlib is missing."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UserError("figures need Matplotlib; install it with: pip install matplotlib") from None
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save(figure, path):
+    """Write the figure as the path's suffix says (.png, .svg, .pdf), making its folder. UserError for another suffix."""
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix not in (".png", ".svg", ".pdf"):
+        raise UserError(f"{path}: expected a name that ends in .png, .svg or .pdf")
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    figure.savefig(path, dpi=120)
+
+
+def panels(count, title, side=2.1, columns=None, right=0.9, minimum=4.5, top=0.75):
+    """A figure with room for count square panels and a colour bar   →   figure, [axes]"""
+    columns = columns or min(count, max(4, math.ceil(math.sqrt(count * 1.5))))
+    rows = math.ceil(count / columns)
+    figure = new_figure(max(columns * side + right, minimum), rows * (side + 0.25) + top)
+    figure.suptitle(title, fontsize=11)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for a in axes:
+        a.set(xticks=[], yticks=[])
+    for a in axes[count:]:
+        a.set_visible(False)
+    return figure, axes[:count]
+
+
+def show_image(axes, image, title="", grey=False):
+    pixels = np.asarray(image).transpose(1, 2, 0)
+    if grey or pixels.shape[-1] == 1:
+        axes.imshow(pixels.mean(axis=-1), cmap="gray", vmin=0, vmax=255)
+    else:
+        axes.imshow(pixels)
+    axes.set_title(title, fontsize=9)
+
+
+def overlay(axes, image, values, title, high, alpha=0.75):
+    """values (gh, gw) in colour over the image in grey   →   what a colour bar needs"""
+    H, W = image.shape[1:]
+    show_image(axes, image, title, grey=True)
+    return axes.imshow(values, cmap=HEAT, vmin=0, vmax=high, alpha=alpha, extent=(-0.5, W - 0.5, H - 0.5, -0.5), interpolation="nearest")
+
+
+def mark_pixel(axes, query):
+    axes.plot(query[1], query[0], "s", color="cyan", markersize=6, markerfacecolor="none", markeredgewidth=1.5)
+
+
+def colour_bar(figure, drawn, axes, label, **options):
+    bar = figure.colorbar(drawn, ax=list(axes), shrink=0.85, **options)
+    bar.set_label(label, fontsize=9)
+    bar.solids.set_alpha(1)
+    bar.ax.tick_params(labelsize=8)
+    return bar
+
+
+# --- one for each function of analysis
+
+def plot_attention(image, blocks, block=None, head=None, query=None, index=0):
+    """Attention over the image: a panel a block (mean of its heads), a panel a head of one block, or one head's panel.
+
+    block: one of blocks or None for all   head: a number or None   query: (y, x) pixel or None   index: of the image in blocks
+    """
+    chosen, who = ([block] if block else blocks), the_query(blocks[-1] if block is None else block, query)
+    if block is None or head is not None:
+        what = "mean of heads" if head is None else f"head {head}"
+        maps = [(b.name, attention_map(b, index, head, query)) for b in chosen]
+        title = f"attention of {who}, {what}" + (f" of {block.name}" if block else ", block by block")
+    else:
+        maps = [(f"head {h}", attention_map(block, index, h, query)) for h in range(block.num_heads)]
+        title = f"attention of {who} in {block.name}, head by head"
+    figure, axes = panels(len(maps) + 1, title)
+    show_image(axes[0], image, "image")
+    for a, (name, values) in zip(axes[1:], maps):                            # grids differ: weight against an even spread
+        relative = values * values.size
+        high = max(float(np.quantile(np.concatenate([m.ravel() * m.size for _, m in maps]), 0.995)), 1e-12)
+        drawn = overlay(a, image, relative, name, high)
+    for a in axes if query else ():
+        mark_pixel(a, query)
+    colour_bar(figure, drawn, axes, "attention / even spread", extend="max")
+    return figure
+
+
+def the_query(block, query):
+    if query:
+        return f"pixel ({query[0]}, {query[1]})"
+    return "the class token" if block.class_token else "all tokens (mean)"
+
+
+def plot_rollout(image, shares, title="attention rollout"):
+    """shares (gh, gw) of rollout(blocks)[b]"""
+    figure, axes = panels(2, title, side=3, right=1.2)
+    show_image(axes[0], image, "image")
+    drawn = overlay(axes[1], image, shares * 100, "share of each patch in the output", shares.max() * 100)
+    colour_bar(figure, drawn, axes, "share of the output [%]")
+    return figure
+
+
+def plot_distances(distances, title="mean attention distance"):
+    """distances {block: (nh,)} of mean_attention_distance: a dot a head, over depth"""
+    figure = new_figure(max(5, 2.2 + 0.38 * len(distances)), 3.8)
+    axes = figure.subplots()
+    for i, (name, values) in enumerate(distances.items()):
+        axes.scatter(np.full(len(values), i), values, s=26, alpha=0.7, color="C0", label="one head" if i == 0 else None)
+    axes.plot([values.mean() for values in distances.values()], color="C1", label="mean of the block")
+    names = [name.replace("layers.", "").replace("stage", "").replace(".blocks.", ".").replace("blocks.", "") for name in distances]
+    axes.set_xticks(range(len(names)), names, fontsize=8, rotation=90 if len(names[-1]) > 3 and len(names) > 14 else 0)
+    axes.set(title=title, xlabel="block" if "." not in names[0] else "stage.block", ylabel="distance [pixels]")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def plot_position_similarity(similarity, title="position embeddings: cosine similarity", most=8):
+    """similarity (H, W, H, W) of position_similarity: a panel a patch, at most `most` rows and columns of them"""
+    H, W = similarity.shape[:2]
+    rows, columns = (np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int)) for n in (H, W))
+    figure = new_figure(0.72 * len(columns) + 2.0, 0.72 * len(rows) + 1.2)
+    figure.suptitle(title, fontsize=11)
+    axes = figure.subplots(len(rows), len(columns), squeeze=False)
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
+    for i, y in enumerate(rows):
+        for j, x in enumerate(columns):
+            drawn = axes[i, j].imshow(similarity[y, x], cmap="viridis", vmin=-1, vmax=1)
+            axes[i, j].set(xticks=[], yticks=[])
+            if j == 0:
+                axes[i, j].set_ylabel(str(y), fontsize=8)
+            if i == len(rows) - 1:
+                axes[i, j].set_xlabel(str(x), fontsize=8)
+    figure.supxlabel("column of the patch", fontsize=9)
+    figure.supylabel("row of the patch", fontsize=9)
+    colour_bar(figure, drawn, axes.ravel(), "cosine")
+    return figure
+
+
+def plot_patch_filters(components, share, title="patch embedding: principal components of its filters"):
+    """components (n, C, P, P), share (n,) of patch_filters. Each is stretched to its own range, grey is 0."""
+    figure, axes = panels(len(components), f"{title}\n(share of the variance above each; grey is 0)", side=1.15, right=0.2, top=0.9, columns=min(7, len(components)))
+    for a, component, part in zip(axes, components, share):
+        pixels = 0.5 + 0.5 * component / np.abs(component).max()
+        pixels = pixels.transpose(1, 2, 0)
+        a.imshow(pixels if pixels.shape[-1] == 3 else pixels.mean(axis=-1), **({} if pixels.shape[-1] == 3 else
+                                                                               {"cmap": "gray", "vmin": 0, "vmax": 1}))
+        a.set_title(f"{part:.1%}", fontsize=8)
+    return figure
+
+
+def plot_relative_position_bias(tables, block, title=None):
+    """tables {block: (nh, 2M−1, 2M−1)} of relative_position_bias; block: the name of one. The query stands in the middle."""
+    if block not in tables:
+        raise UserError(f"block {block!r}: this model has {', '.join(tables)}")
+    table = tables[block]
+    reach, high = table.shape[1] // 2, float(np.abs(table).max()) or 1.0
+    figure, axes = panels(len(table), title or f"relative position bias of {block}", side=2.0, right=1.1)
+    for h, (a, values) in enumerate(zip(axes, table)):
+        drawn = a.imshow(values[::-1, ::-1], cmap=SIGNED, vmin=-high, vmax=high, extent=(-reach - 0.5, reach + 0.5, reach + 0.5, -reach - 0.5))
+        a.set_title(f"head {h}", fontsize=9)
+        a.set(xticks=[-reach, 0, reach], yticks=[-reach, 0, reach])
+        a.tick_params(labelsize=7)
+    figure.supxlabel("key column − query column [tokens]", fontsize=9)
+    figure.supylabel("key row − query row [tokens]", fontsize=9)
+    colour_bar(figure, drawn, axes, "added to the score")
+    return figure
+
+
+def plot_saliency(image, values, title="saliency"):
+    """values (H, W) of saliency(model, images)[b]"""
+    figure, axes = panels(2, title, side=3, right=1.2)
+    show_image(axes[0], image, "image")
+    drawn = axes[1].imshow(values, cmap=HEAT, vmin=0)
+    axes[1].set_title("largest effect of each pixel", fontsize=9)
+    colour_bar(figure, drawn, axes, "|∂logit / ∂pixel|")
+    return figure
