@@ -6,12 +6,10 @@ import pytest
 import safetensors
 import safetensors.numpy
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import numpyvit
 from numpyvit.errors import UserError
-from numpyvit.tensor_file import MAX_HEADER, read_tensors, write_tensors
+from numpyvit.tensor_file import MAX_HEADER, read_tensors
 from numpyvit.training import files
 from numpyvit.weights import resize_grid
 from tiny import FAMILIES, FaultyOs, same
@@ -225,28 +223,3 @@ def test_a_flipped_bit_is_an_error(path):
             continue
         text = bytes(broken)[8:8 + int.from_bytes(broken[:8], "little")]     # the one harmless place: the name of the checksum
         assert b'"crc32"' not in text, place
-
-
-@settings(max_examples=200)
-@given(st.data())
-def test_mutated_files_give_tensors_or_one_error(tmp_path_factory, data):
-    path = tmp_path_factory.getbasetemp() / "mutated.safetensors"
-    write_tensors(path, {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.int64(3)}, {"x": "y"})
-    content = bytearray(path.read_bytes())
-    for _ in range(data.draw(st.integers(1, 4))):
-        place = data.draw(st.integers(0, len(content) - 1))
-        change = data.draw(st.sampled_from(["flip", "cut", "insert", "digit"]))
-        if change == "flip":
-            content[place] ^= 1 << data.draw(st.integers(0, 7))
-        elif change == "cut":
-            content = content[:max(place, 1)]
-        elif change == "insert":
-            content[place:place] = data.draw(st.binary(max_size=8))
-        else:
-            content[place] = data.draw(st.sampled_from(b'0123456789"[]{}:,-'))
-    path.write_bytes(content)
-    try:
-        tensors, _ = read_tensors(path)
-    except UserError:
-        return
-    assert sum(a.nbytes for a in tensors.values()) <= 2 * len(content)

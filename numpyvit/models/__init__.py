@@ -4,6 +4,7 @@ import difflib
 import fnmatch
 
 from . import cvt, swin, vit
+from .checks import check_type
 
 FAMILIES = {"vit": (vit.ViTConfig, vit.ViT), "swin": (swin.SwinConfig, swin.Swin), "cvt": (cvt.CvTConfig, cvt.CvT)}
 PRESETS = {**{name: ("vit", config) for name, config in vit.PRESETS.items()},
@@ -26,11 +27,13 @@ def model_config(name, **overrides):
         close = difflib.get_close_matches(name, [*PRESETS, *FAMILIES], n=3, cutoff=0.4)
         hint = f"; did you mean {', '.join(close)}?" if close else ""
         raise ValueError(f"no model is called {name!r}{hint} (numpyvit models lists all)")
-    fields = [f.name for f in dataclasses.fields(config)]
+    fields = {f.name: f for f in dataclasses.fields(config)}
     unknown = [field for field in overrides if field not in fields]
     if unknown:
         raise ValueError(f"{family} has no field {unknown[0]!r}; its fields are {', '.join(fields)}")
     overrides = {k: tuple(v) if isinstance(v, list) else v for k, v in overrides.items()}
+    for field, value in overrides.items():
+        check_type(fields[field], value)
     return family, dataclasses.replace(config, **overrides)
 
 

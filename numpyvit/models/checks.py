@@ -1,4 +1,6 @@
 """What the configurations of all families check: one ValueError that names the field, what was expected and what came."""
+import typing
+
 from ..module import pair
 
 
@@ -9,6 +11,16 @@ def values(config, field):
 
 def fail(field, expected, got):
     raise ValueError(f"{field}: expected {expected}, got {got}")
+
+
+def check_type(field, value):
+    """A dataclass field's value is of the kind that its annotation says; a tuple's parts are numbers, all of one kind."""
+    kinds = typing.get_args(field.type) or (field.type,)
+    plain = tuple(kind for kind in kinds if kind is not tuple) or (int,)
+    plain += (int,) if float in plain else ()
+    for part in value if isinstance(value, tuple) and tuple in kinds else (value,):
+        if not isinstance(part, plain) or isinstance(part, bool) != (bool in plain):
+            fail(field.name, " or ".join(kind.__name__ for kind in kinds), repr(value)[:80])
 
 
 def check_positive(config, *fields):

@@ -1,0 +1,143 @@
+"""Mutated files by the thousand: every reader of a run gives a result or one UserError, fast and in little memory.
+
+make test takes a few thousand, make test-thorough 100,000 of each kind.
+"""
+import json
+import os
+import random
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from numpyvit.errors import UserError
+from numpyvit.tensor_file import read_tensors
+from numpyvit.training import loop
+from numpyvit.training.checkpoint import Checkpoint, RunFolder, build_model
+from tiny import recipe, small_shapes
+
+COUNT = 100_000 if os.environ.get("NUMPYVIT_THOROUGH") else 1_500
+MEMORY = 64 << 20                                                            # bytes beyond the file's own size
+SECONDS = 1.0                                                                # of processor time
+FRAGMENTS = [b"0", b"9" * 30, b"-1", b"1e999", b"NaN", b"null", b"true", b"[", b"]", b"{", b"}", b'"', b",", b":", b"\\u0000", b"\xff", b"[[[[",
+             b'"__metadata__"', b'"../../x"', b"18446744073709551615", b'"F64"', b'"BF16"', b'"shape"', b'"data_offsets"']
+VALUES = [None, True, -1, 0, 1, 2**31, 2**63, 10**40, 0.5, -0.0, float("nan"), float("inf"), "", "x", "../../etc", "\x00", [], [1], [[1]],
+          [1] * 1000, {}, {"a": 1}, [None], "1", [2**40, 2**40], (0.1, 2)]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run of a model so small that its checkpoint is mostly header."""
+    with pytest.MonkeyPatch.context() as patch:
+        small_shapes(patch)
+        fields = dict(img_size=16, patch_size=16, embed_dim=4, depth=1, num_heads=1, mlp_ratio=1.0)
+        path = tmp_path_factory.mktemp("hostile") / "run"
+        loop.train(recipe(model_fields=fields, steps=1), path)
+    return RunFolder(path)
+
+
+def mutate(content, rng):
+    """One to four random changes of the bytes: flipped bits, cuts, repeats, fragments, sizes."""
+    content = bytearray(content)
+    for _ in range(rng.choice([1, 1, 1, 2, 4])):
+        place = rng.randrange(len(content)) if content else 0
+        kind = rng.randrange(7)
+        if kind == 0 and content:
+            content[place] ^= 1 << rng.randrange(8)
+        elif kind == 1:
+            del content[place:]
+        elif kind == 2:
+            del content[place:place + rng.randrange(1, 16)]
+        elif kind == 3:
+            content[place:place] = rng.choice(FRAGMENTS)
+        elif kind == 4:
+            content[place:place + rng.randrange(1, 8)] = rng.choice(FRAGMENTS)
+        elif kind == 5:
+            content[place:place] = content[place:place + rng.randrange(1, 400)]
+        else:
+            content[:8] = rng.choice([0, 1, 100, 2**20, 2**32, 2**63, 2**64 - 1]).to_bytes(8, "little")
+    return bytes(content)
+
+
+def campaign(path, contents, read):
+    """Write each content to path and read it; count the outcomes. Anything but a result or a UserError fails the test."""
+    outcomes, peak, slowest = {"result": 0, "error": 0}, 0, 0.0
+    for number, content in enumerate(contents):
+        with open(path, "wb") as file:
+            file.write(content)
+        watched = number % 50 == 0                                           # tracing every one would take too long
+        if watched:
+            tracemalloc.start()
+        started = time.process_time()
+        try:
+            read()
+            outcomes["result"] += 1
+        except UserError as error:
+            outcomes["error"] += 1
+            assert "\n" not in str(error) and len(str(error)) < 1000
+        slowest = max(slowest, time.process_time() - started)
+        if watched:
+            peak = max(peak, tracemalloc.get_traced_memory()[1] - len(content))
+            tracemalloc.stop()
+        assert slowest < SECONDS and peak < MEMORY, content[:400]
+    print(f"{sum(outcomes.values()):,} inputs: {outcomes}, slowest {slowest * 1e3:.1f} ms, most memory {peak / 2**20:.1f} MiB")
+    return outcomes
+
+
+def test_mutated_checkpoints(run, tmp_path):
+    rng, whole = random.Random(1), open(run.checkpoints()[-1], "rb").read()
+    path = tmp_path / os.path.basename(run.checkpoints()[-1])
+    config = run.read_config()
+
+    def read():
+        checkpoint = Checkpoint.read(path)
+        checkpoint.restore(build_model(config, checkpoint))
+    outcomes = campaign(path, (mutate(whole, rng) for _ in range(COUNT)), read)
+    assert outcomes["result"] < COUNT / 20                                   # a change that changes nothing is rare
+
+
+def test_mutated_weights(run, tmp_path):
+    """Without the checksum, so that every check behind it is reached."""
+    import safetensors.numpy
+    rng, path = random.Random(2), tmp_path / "w.safetensors"
+    safetensors.numpy.save_file({"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros((), np.int64), "c": np.zeros((0, 4))}, path)
+    whole = path.read_bytes()
+    outcomes = campaign(path, (mutate(whole, rng) for _ in range(COUNT)), lambda: read_tensors(path))
+    assert outcomes["result"] > 0
+
+
+def test_mutated_configs(run, tmp_path):
+    """Bytes changed, and values of the object exchanged for others."""
+    rng, config = random.Random(3), json.loads(open(run.file("config.json")).read())
+    whole, checkpoint = json.dumps(config).encode(), run.read_checkpoint()
+    there = RunFolder(tmp_path)
+
+    def contents():
+        for number in range(COUNT):
+            yield mutate(whole, rng) if number % 2 else json.dumps(exchange(config, rng)).encode()
+
+    def read():
+        try:
+            build_model(there.read_config(), checkpoint)
+        except ValueError as error:                                          # a family's config speaks for itself
+            raise UserError(error) from None
+    campaign(tmp_path / "config.json", contents(), read)
+
+
+def exchange(value, rng, depth=0):
+    """A copy of a JSON value in which one leaf or branch is another value, missing, or under another name."""
+    if depth and rng.random() < 0.2 or not isinstance(value, (dict, list)) or not value:
+        return rng.choice(VALUES)
+    if isinstance(value, list):
+        place = rng.randrange(len(value))
+        return [exchange(v, rng, depth + 1) if i == place else v for i, v in enumerate(value)]
+    name = rng.choice(list(value))
+    if rng.random() < 0.1:
+        return {k: v for k, v in value.items() if k != name}
+    return {k: exchange(v, rng, depth + 1) if k == name else v for k, v in value.items()}
+
+
+def test_mutated_metrics(run, tmp_path):
+    rng, whole = random.Random(4), open(run.file("metrics.jsonl"), "rb").read() * 5
+    campaign(tmp_path / "metrics.jsonl", (mutate(whole, rng) for _ in range(COUNT)), RunFolder(tmp_path).read_metrics)
