@@ -96,28 +96,34 @@ def race(specs, rounds, steps):
     return there, missing
 
 
-def others_seconds(pid):
-    """CPU seconds that everything but this process and ours has had since the machine started; 0 where it cannot be read."""
+def others_seconds(*workers):
+    """CPU seconds that all but this process and these ids have had since the machine started; 0 where it cannot be read."""
     try:
-        with open("/proc/stat") as machine, open(f"/proc/{pid}/stat") as process:
-            user, nice, system, idle, iowait, *rest = (int(ticks) for ticks in machine.readline().split()[1:9])
-            own = sum(int(ticks) for ticks in process.read().rsplit(")", 1)[1].split()[11:13])
+        with open("/proc/stat") as stat:
+            user, nice, system, idle, iowait, *rest = (int(ticks) for ticks in stat.readline().split()[1:9])
+        total = user + nice + system + sum(rest)
+        for pid in workers:
+            with open(f"/proc/{pid}/stat") as stat:
+                total -= sum(int(ticks) for ticks in stat.read().rsplit(")", 1)[1].split()[11:13])
     except OSError:
         return 0.0
-    return (user + nice + system + sum(rest) - own) / os.sysconf("SC_CLK_TCK") - time.process_time()
+    return total / os.sysconf("SC_CLK_TCK") - time.process_time()
 
 
-def quiet(competitors):
-    """The largest share of the machine that others took in a turn, and a warning or None.
+def disturbance(share, name="this run"):
+    """[a warning] if others took this share of the machine, else [].
 
-    Threads that wait for each other at every operation, as torch's do, lose far more than that share: ratios of a
+    Threads that wait for each other at every operation, as torch's do, lose far more than the share itself: ratios of a
     disturbed run flatter whoever needs fewer such meetings.
     """
-    worst = max((share for c in competitors for share in c.disturbed), default=0.0)
-    if worst <= DISTURBED:
-        return worst, None
-    return worst, (f"NOT A MEASUREMENT: other processes took up to {worst:.0%} of the machine during a turn "
-                   f"(at most {DISTURBED:.0%} is quiet). Repeat when nothing else runs.")
+    if share <= DISTURBED:
+        return []
+    return [f"{name} IS NOT A MEASUREMENT: other processes took {share:.0%} of the machine, above the {DISTURBED:.0%} that count as quiet. "
+            "Repeat when nothing else runs."]
+
+
+def largest_disturbance(competitors):
+    return max((share for c in competitors for share in c.disturbed), default=0.0)
 
 
 def spread(values):

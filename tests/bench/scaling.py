@@ -19,8 +19,8 @@ def main(arguments):
     args = p.parse_args(arguments)
     specs = {size: ours(*models.configuration(args.model, img_size=size), args.batch, args) for size in args.sizes}
     there, missing = race.race(specs, args.rounds, args.steps)
-    disturbed, warning = race.quiet(there.values())
-    notes = [f"{size} pixels a side is missing: {why}" for size, why in missing.items()] + [warning] * bool(warning)
+    disturbed = race.largest_disturbance(there.values())
+    notes = [f"{size} pixels a side is missing: {why}" for size, why in missing.items()] + race.disturbance(disturbed)
     cost = {size: [seconds / (args.batch * size**2) * 1e9 for seconds in c.rounds] for size, c in there.items()}     # ns a pixel
     middle = statistics.median(statistics.median(values) for values in cost.values())
     table = Table(title=f"training step of {args.model}, batch {args.batch}, {args.threads} threads", box=SIMPLE_HEAD)

@@ -23,8 +23,8 @@ def main(arguments):
         family, fields = models.configuration(name)
         specs = {n: ours(family, fields, args.batch, args, threads=n, inference=args.inference) for n in range(1, args.threads + 1)}
         there, missing = race.race(specs, args.rounds, args.steps)
-        disturbed, warning = race.quiet(there.values())
-        notes += [f"{name}, {n} threads, is missing: {why}" for n, why in missing.items()] + [f"{name}: {warning}"] * bool(warning)
+        disturbed = race.largest_disturbance(there.values())
+        notes += [f"{name}, {n} threads, is missing: {why}" for n, why in missing.items()] + race.disturbance(disturbed, name)
         for n, c in there.items():
             rate = race.spread([args.batch / seconds for seconds in c.rounds])
             speedup = race.spread([one / s for one, s in zip(there[1].rounds, c.rounds)]) if 1 in there else None

@@ -19,7 +19,7 @@ PRODUCT_SIZE = 2048
 
 def main(arguments):
     args = parser().parse_args(arguments)
-    console = Console(width=max(Console().width, 118))
+    console = Console(width=max(Console().width, 130))
     points, notes = [], {}
     for name in args.models:
         for batch, fields in sweep(args, name):
@@ -89,9 +89,9 @@ def measure(name, family, fields, batch, args, notes):
     with race.Competitor(specs["numpyvit"]):                                 # compiles the kernels, so that no figure contains it
         pass
     there, missing = race.race(specs, args.rounds, args.steps)
-    disturbed, warning = race.quiet(there.values())
-    if warning:
-        notes[f"{name} at {batch}"] = f"{name}, batch {batch}: {warning}"
+    disturbed = race.largest_disturbance(there.values())
+    for warning in race.disturbance(disturbed, f"{name} at batch {batch}"):
+        notes[f"{name} at {batch} of {fields['img_size']} pixels"] = warning
     notes.update({f"{name} {who}": f"{who} of {name} is missing: {why}" for who, why in missing.items()})
     products = {who: 2 * args.threads * PRODUCT_SIZE**3 / min(there.pop(who).rounds) / 1e9 for who in PRODUCTS if who in there}
     rivals = {who: c for who, c in there.items() if who != "numpyvit"}

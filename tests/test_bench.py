@@ -1,0 +1,100 @@
+"""The measuring tools run and their figures fit together, on tiny models. How fast anything is, is not asserted."""
+import json
+
+import numpy as np
+import pytest
+
+import numpyvit
+from bench import models, ops, profile, race, scaling, threads, train_step, worker
+from numpyvit import flops
+from numpyvit import functional as F
+from numpyvit.models import model_config
+
+VIT = "vit:img_size=8:patch_size=4:embed_dim=8:depth=1:num_heads=2:num_classes=10"
+SWIN = "swin:img_size=8:patch_size=2:embed_dim=8:depths=(2,):num_heads=(2,):window_size=2:num_classes=10"
+ONE = ["--rounds", "1", "--steps", "1", "--batch", "4", "--threads", "1"]
+
+
+def run(tool, tmp_path, *arguments):
+    file = tmp_path / "figures" / "bench.json"
+    tool.main([*arguments, "--json", str(file)])
+    return json.loads(file.read_text())
+
+
+@pytest.mark.parametrize("inference", [[], ["--inference"]], ids=["training", "inference"])
+def test_train_step(tmp_path, monkeypatch, inference):
+    monkeypatch.setattr(train_step, "PRODUCT_SIZE", 32)
+    figures = run(train_step, tmp_path, "--models", VIT, "--no-compile", *inference, *ONE)
+    (point,) = figures["points"]
+    assert list(point["results"]) == ["numpyvit", "torch"] and figures["machine"]["numpyvit"] == numpyvit.__version__
+    for result in point["results"].values():
+        rate = result["images_per_second"]["median"]
+        assert result["peak_mb"] > 10 and result["gflops"] == pytest.approx(rate * point["gflop_per_image"])
+        assert result["share_of_peak"] == pytest.approx(result["gflops"] / figures["peak_gflops"])
+    ours, theirs = (point["results"][who]["images_per_second"]["median"] for who in ("numpyvit", "torch"))
+    assert point["results"]["numpyvit"]["ratio"]["median"] == pytest.approx(ours / theirs)
+
+
+def test_a_competitor_that_cannot_run_is_missing_with_its_reason():
+    there, missing = race.race({"good": dict(who="numpy_product", threads=1, size=8), "bad": dict(who="torch", family="vit")}, 2, 1)
+    assert list(there) == ["good"] and len(there["good"].rounds) == 2
+    assert "TypeError" in missing["bad"] and "fields" in missing["bad"]
+
+
+def test_a_busy_machine_is_told():
+    assert race.disturbance(0.01) == []
+    assert "NOT A MEASUREMENT" in race.disturbance(0.5)[0]
+
+
+def test_threads_and_scaling(tmp_path):
+    assert [p["threads"] for p in run(threads, tmp_path, "--models", VIT, *ONE)["points"]] == [1]
+    points = run(scaling, tmp_path, "--model", SWIN, "--sizes", "8", "16", *ONE)["points"]
+    for point in points:
+        assert point["ns_per_pixel"]["median"] == pytest.approx(point["seconds"]["median"] * 1e9 / (4 * point["img_size"]**2))
+
+
+def test_ops(tmp_path):
+    points = run(ops, tmp_path, "--ops", "layer_norm", "window_attention", "--rounds", "1", "--milliseconds", "0.1")["points"]
+    assert [(p["op"], p["direction"]) for p in points] == [(op, way) for op in ("layer_norm", "window_attention")
+                                                           for way in ("forward", "backward")]
+
+
+@pytest.mark.parametrize("op", sorted(ops.FASTER.keys() - {"dropout", "drop_path"}))
+def test_the_faster_torch_functions_compute_the_same(op):
+    (case,) = [case for case in ops.cases.CASES if case.name == op]
+    arrays, others = ops.cases.bench_inputs(case, "float64")
+    tensors = {name: a if a is None else ops.torch.tensor(a) for name, a in arrays.items()}
+    ops.torch.testing.assert_close(ops.FASTER[op](**tensors, **others), case.torch(**tensors, **others))
+
+
+def test_profile(tmp_path):
+    before = dict(vars(F))
+    figures = run(profile, tmp_path, SWIN, "--layers", *ONE)
+    assert dict(vars(F)) == before                                           # unwrapped again
+    rows = figures["rows"]
+    _, fields = models.configuration(SWIN)
+    assert rows["window_attention_forward"]["calls"] == 2 * 4                # blocks × shards
+    assert {"sum of shards", "adamw_step", "lane, besides layers and ops", "Linear.backward, besides its ops"} <= rows.keys()
+    products = sum(rows[f"{op}_{way}"]["flops"] for op in ("linear", "patch_embed", "window_attention") for way in ("forward", "backward"))
+    assert products == 4 * 3 * models.forward_flops("swin", fields)          # counted on ours, call by call, and on torch's model
+
+
+def test_profile_is_exclusive():
+    p = profile.Profile()
+    inner = p.timed("inner", lambda: sum(range(200_000)))
+    p.timed("outer", lambda: [inner() for _ in range(20)])()
+    assert p.rows["inner"][1] == 20 and p.rows["outer"][0] < p.rows["inner"][0] / 4
+
+
+@pytest.mark.parametrize("name", [*models.MODELS, "vit_nano_patch4_32"])
+def test_flops_of_ours_and_of_torchs_model(name):
+    family, fields = models.configuration(name)
+    ours = flops.forward_flops(family, model_config(family, **fields)[1])
+    assert ours in (0, models.forward_flops(family, fields))                 # 0: no formula there
+
+
+def test_batches_are_what_the_models_take():
+    for name in models.DEFAULT:
+        family, fields = models.configuration(name, img_size=(32, 32))
+        images, labels = worker.batch_of(np, fields, 2)
+        assert numpyvit.create_model(family, **fields).forward(images)[0].shape == (2, fields["num_classes"]) and len(labels) == 2
