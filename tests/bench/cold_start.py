@@ -5,6 +5,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -28,16 +29,19 @@ def main(arguments):
     imports = {"numpyvit": import_seconds("", args.rounds), "numpyvit and its models": import_seconds(".models", args.rounds)}
     for name, seconds in imports.items():
         table.add_row(f"import {name}", "", f"{seconds:.2f}")
-    points = []
+    points, disturbed = [], []
     for name in args.models:
         family, fields = models.configuration(name)
         with tempfile.TemporaryDirectory() as cache:
             for when in ("nothing compiled", "a later process"):
+                before, start = race.others_seconds(), time.perf_counter()
                 with race.Competitor(ours(family, fields, args.batch, args), {"NUMBA_CACHE_DIR": cache}) as c:
                     points.append({"model": name, "when": when, "first_step": c.first_step, "from_start": c.start})
+                    others = race.others_seconds(c.process.pid) - before
+                    disturbed.append(max(0.0, others) / (time.perf_counter() - start) / os.cpu_count())
                 table.add_row(f"{name}, {when}", f"{c.first_step:.2f}", f"{c.start:.2f}")
-    Console().print(table)
-    race.write_json(args.json, batch=args.batch, threads=args.threads, imports=imports, points=points)
+    Console().print(table, *race.disturbance(max(disturbed)), sep="\n")
+    race.write_json(args.json, batch=args.batch, threads=args.threads, disturbed=max(disturbed), imports=imports, points=points)
 
 
 def import_seconds(module, rounds):
