@@ -1,4 +1,4 @@
-"""The command line: numpyvit train | evaluate | predict | models | gradcheck.
+"""The command line: numpyvit train | evaluate | predict | models | gradcheck, and those of cli_analysis.py.
 
 Exit 0; 2 with one line on standard error for whatever the user can mend; 130 when interrupted.
 What a command needs is imported when it runs, so that --help does not wait for compilers.
@@ -11,6 +11,7 @@ import sys
 import warnings
 
 from . import __version__
+from .cli_analysis import add_figures, add_summary
 from .training.recipe import Recipe, recipe_for
 
 
@@ -70,7 +71,7 @@ def parser():
     root = Parser(prog="numpyvit", description="Vision transformers in NumPy and Numba, every gradient written by hand.")
     root.add_argument("--version", action="version", version=f"numpyvit {__version__}")
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    for add in (add_train, add_evaluate, add_predict, add_models, add_gradcheck):
+    for add in (add_train, add_evaluate, add_predict, add_models, add_summary, add_gradcheck, add_figures):
         add(commands)
     return root
 

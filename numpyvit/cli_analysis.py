@@ -1,0 +1,130 @@
+"""The command line's commands that look at a model: summary, and one for each figure of analysis.py."""
+import argparse
+
+
+def add_summary(commands):
+    from .cli import field_value
+    p = commands.add_parser("summary", help="a model as a table: shapes, parameters, multiply-adds, activations",
+                            description="A model as a table, a row a block: output shape, parameters, multiply-adds and activation bytes "
+                                        "of one image.")
+    p.add_argument("model", metavar="MODEL", help="preset or family, see numpyvit models")
+    p.add_argument("--set", dest="model_fields", action="append", type=field_value, metavar="FIELD=VALUE", default=[],
+                   help="fields of the model's config, any number of times")
+    p.add_argument("--layers", action="store_true", help="a row a layer instead")
+    p.set_defaults(run=run_summary)
+
+
+def run_summary(args):
+    from .summary import run
+    run(args.model, dict(args.model_fields), every_layer=args.layers)
+
+
+# --- figures of a run
+
+def add_figures(commands):
+    with_image = [
+        ("attention", "where a block's heads look", run_attention),
+        ("rollout", "how much of each patch reaches the output", run_rollout),
+        ("saliency", "how much each pixel moves the predicted class", run_saliency),
+        ("distance", "how far each head looks, by depth", run_distance),
+    ]
+    of_weights = [
+        ("positions", "similarity of the position embeddings (ViT)", run_positions),
+        ("filters", "principal components of the patch embedding's filters", run_filters),
+        ("bias", "relative position biases (Swin)", run_bias),
+    ]
+    for name, what, run in with_image + of_weights:
+        p = commands.add_parser(name, help=f"figure: {what}", description=f"Draw {what}.")
+        p.add_argument("path", metavar="RUN", help="folder of the run")
+        if (name, what, run) in with_image:
+            many = {"nargs": "+"} if name == "distance" else {}
+            p.add_argument("image", metavar="IMAGE", help="PNG or JPEG file" + ("s, to average over" if many else ""), **many)
+        p.add_argument("-o", "--out", metavar="FILE", default=f"{name}.png", help=f"the figure: .png, .svg or .pdf ({name}.png)")
+        if name in ("attention", "bias"):
+            p.add_argument("--block", metavar="BLOCK", help="number from 0, or name; attention draws all unless given, bias the last")
+        if name == "attention":
+            p.add_argument("--head", type=int, metavar="N", help="one head, from 0; all of the block unless given")
+            p.add_argument("--query", type=pixel, metavar="Y,X", help="attention of the token at this pixel of the resized image "
+                           "(default: the class token, or the mean of all)")
+        p.set_defaults(run=run)
+
+
+def pixel(text):
+    try:
+        y, x = (int(part) for part in text.split(","))
+        return y, x
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected Y,X in pixels, got {text!r}") from None
+
+
+class Subject:
+    """A run's model, and images as it wants them."""
+
+    def __init__(self, path, images=()):
+        from .data import normalise, read_image
+        from .module import pair
+        from .training.scoring import Classifier
+        self.run = Classifier(path)
+        self.model = self.run.model
+        side, channels = pair(self.model.config.img_size)[0], self.model.config.in_chans
+        self.pixels = [read_image(image, side, channels) for image in images]
+        if images:
+            import numpy as np
+            self.images = normalise(np.stack(self.pixels), self.run.mean, self.run.std, self.model.dtype)
+
+
+def finish(figure, args, says=""):
+    from .plots import save
+    save(figure, args.out)
+    print(f"{says + ': ' if says else ''}{args.out}")
+
+
+def run_attention(args):
+    from . import analysis, plots
+    subject = Subject(args.path, [args.image])
+    blocks = analysis.attention_blocks(subject.model, subject.images)
+    block = analysis.choose(blocks, args.block) if args.block is not None or args.head is not None else None
+    finish(plots.plot_attention(subject.pixels[0], blocks, block, args.head, args.query), args)
+
+
+def run_rollout(args):
+    from . import analysis, plots
+    subject = Subject(args.path, [args.image])
+    shares = analysis.rollout(analysis.attention_blocks(subject.model, subject.images))
+    finish(plots.plot_rollout(subject.pixels[0], shares[0]), args)
+
+
+def run_saliency(args):
+    from . import analysis, plots
+    subject = Subject(args.path, [args.image])
+    k = int(subject.model.forward(subject.images)[0].argmax())
+    values = analysis.saliency(subject.model, subject.images, [k])
+    name = subject.run.classes[k]
+    finish(plots.plot_saliency(subject.pixels[0], values[0], f"saliency for the predicted class, {name}"), args, f"predicted {name}")
+
+
+def run_distance(args):
+    from . import analysis, plots
+    subject = Subject(args.path, args.image)
+    distances = analysis.mean_attention_distance(analysis.attention_blocks(subject.model, subject.images))
+    finish(plots.plot_distances(distances), args)
+
+
+def run_positions(args):
+    from . import analysis, plots
+    finish(plots.plot_position_similarity(analysis.position_similarity(Subject(args.path).model)), args)
+
+
+def run_filters(args):
+    from . import analysis, plots
+    finish(plots.plot_patch_filters(*analysis.patch_filters(Subject(args.path).model)), args)
+
+
+def run_bias(args):
+    from . import analysis, plots
+    tables = analysis.relative_position_bias(Subject(args.path).model)
+    names = list(tables)
+    block = names[-1] if args.block is None else args.block
+    if block.lstrip("-").isdigit() and -len(names) <= int(block) < len(names):
+        block = names[int(block)]
+    finish(plots.plot_relative_position_bias(tables, block), args)
