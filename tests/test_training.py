@@ -66,6 +66,16 @@ def test_threads_and_interruptions_leave_no_trace(family, data, tmp_path, monkey
     assert (family == "cvt") == any("running_mean" in name for name in names)
 
 
+def test_stopped_while_scoring(data, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.Trainer, "evaluate", lambda *args: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(Interrupted, match="--resume"):
+            loop.train(recipe(steps=2, val=0), tmp_path / "b")
+        assert RunFolder(tmp_path / "b").read_checkpoint().position.step == 2 and not (tmp_path / "b" / "result.json").exists()
+    assert "test_accuracy" in loop.resume(tmp_path / "b")
+    assert [m["kind"] for m in RunFolder(tmp_path / "b").read_metrics()] == ["train", "train", "test"]
+
+
 @pytest.mark.parametrize("settings", [dict(optimizer="sgd", ema=0.0), dict(optimizer="adam", schedule="one_cycle", dtype="float64")])
 def test_other_optimisers_resume_too(settings, data, tmp_path, monkeypatch):
     loop.train(recipe(**settings), tmp_path / "a")
@@ -112,7 +122,6 @@ def test_it_learns(data, tmp_path):
 
 
 def test_minutes_become_a_plan_that_is_kept(data, tmp_path, monkeypatch):
-    started = time.monotonic()
     stop_at(monkeypatch, 12)
     with pytest.raises(Interrupted):
         loop.train(recipe(steps=None, minutes=0.08), tmp_path / "r")
@@ -122,7 +131,7 @@ def test_minutes_become_a_plan_that_is_kept(data, tmp_path, monkeypatch):
     assert RunFolder(tmp_path / "r").read_config()["plan"] == plan
     assert RunFolder(tmp_path / "r").read_metrics()[-1]["step"] == plan["steps"]
     seconds = json.loads((tmp_path / "r" / "result.json").read_text())["seconds"]
-    assert seconds < 3 * 4.8 and time.monotonic() - started < 60             # loose: tests run side by side
+    assert seconds < 5 * 4.8                                                 # loose: tests run side by side
 
 
 def test_measuring_leaves_no_trace(data, tmp_path, monkeypatch):
@@ -230,10 +239,10 @@ def test_progress_costs_little(data):
     progress = Progress(Console(file=io.StringIO()))
     progress.start(10**6, 100, 128, 1e6)
     with progress:
-        started = time.perf_counter()
+        started = time.process_time()
         for step in range(1, 2001):
             progress.step(step, 1.0, 0.5, 1e-3)
-    assert (time.perf_counter() - started) / 2000 < 2e-4                     # seconds a step
+    assert (time.process_time() - started) / 2000 < 2e-4                     # seconds a step
 
 
 def test_clock():

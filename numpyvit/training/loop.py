@@ -217,7 +217,10 @@ class Trainer:
             with self.progress:
                 with Interrupts(self.progress.end) as interrupts:
                     self.take_steps(interrupts)
-                return self.finish()
+                try:
+                    return self.finish()
+                except KeyboardInterrupt:
+                    raise Interrupted(f"stopped while scoring the test images; finish with: numpyvit train --resume {self.run.path}") from None
 
     def take_steps(self, interrupts):
         run, plan, position = self.run, self.config["plan"], self.run.position
@@ -317,6 +320,7 @@ class Trainer:
     def finish(self):
         """Score the test set, once; write result.json, weights.safetensors and curves.png."""
         run, data, recipe = self.run, self.config["data"], self.recipe
+        self.progress.say(f"scoring the {data['test']:,} test images, once")
         started = time.monotonic()
         loss, accuracy = self.evaluate(self.dataset.test.images, self.dataset.test.labels)
         seconds = run.position.seconds + time.monotonic() - started
