@@ -41,7 +41,12 @@ def pytest_terminal_summary(terminalreporter):
             for name, value in getattr(report, "user_properties", ()) if name == "figures" and report.when == "teardown"]
     if not rows or not os.environ.get("NUMPYVIT_THOROUGH"):
         return
-    terminalreporter.section(f"worst errors, {sum(examples for _, examples, _ in rows):,} examples in all")
-    for nodeid, examples, worst in sorted(rows):
-        errors = "  ".join(f"{name} {error:.1e}" for name, error in worst.items())
-        terminalreporter.write_line(f"{nodeid.split('/')[-1]:60} {examples:6,}  {errors}")
+    table = {}
+    for nodeid, examples, worst in sorted(rows):                             # one row a test, or one an op
+        row = table.setdefault(nodeid if len(worst) > 1 else nodeid.partition("[")[0], Figures())
+        row.examples += examples
+        row.worst |= {name: max(error, row.worst.get(name, 0.0)) for name, error in worst.items()}
+    terminalreporter.section(f"worst errors, {sum(row.examples for row in table.values()):,} examples in all")
+    for nodeid, row in table.items():
+        errors = "  ".join(f"{name} {error:.1e}" for name, error in row.worst.items())
+        terminalreporter.write_line(f"{nodeid.split('/')[-1]:60} {row.examples:6,}  {errors}")

@@ -1,0 +1,149 @@
+"""What has to hold between two runs of the same model or op, whatever the numbers are."""
+import threading
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import cases
+import numpyvit
+from numpyvit import functional as F
+from numpyvit import gradcheck
+
+VARIANTS = {f"{family} {i + 1}": (family, fields) for family, tiny in gradcheck.TINY.items() for i, (fields, _) in enumerate(tiny[:2])}
+every_family = pytest.mark.parametrize("variant", VARIANTS)
+
+
+def random_model(variant, dtype="float64"):
+    family, fields = VARIANTS[variant]
+    model = numpyvit.create_model(family, dtype=dtype, **fields)
+    rng = np.random.default_rng(2)
+    for _, p in model.named_parameters():
+        p.data += rng.normal(0, 0.2, p.shape)
+    return model, rng, rng.standard_normal((5, *gradcheck.image_shape(model.config)))
+
+
+def step(model, images, dlogits, **options):
+    """logits, dimages and the flat gradient of one forward and backward."""
+    model.zero_grad()
+    logits, cache = model.forward(images, **options)
+    return logits, model.backward(dlogits, cache), model.flat_grad.copy()
+
+
+@every_family
+def test_a_batch_is_the_sum_of_its_images(variant):
+    model, rng, images = random_model(variant)
+    dlogits = rng.standard_normal((5, model.config.num_classes))
+    logits, dimages, grad = step(model, images, dlogits)
+    alone = [step(model, images[i:i + 1], dlogits[i:i + 1]) for i in range(5)]
+    assert cases.error(np.concatenate([a[0] for a in alone]), logits) <= 1e-12
+    assert cases.error(np.concatenate([a[1] for a in alone]), dimages) <= 1e-12
+    assert cases.error(sum(a[2] for a in alone), grad) <= 1e-12
+
+
+@every_family
+@pytest.mark.parametrize("train", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_same_again_gives_the_same_bits(variant, train, dtype):
+    model, rng, images = random_model(variant, dtype)
+    dlogits = rng.standard_normal((5, model.config.num_classes))
+    first, second = (step(model, images, dlogits, train=train, rng=3) for _ in range(2))
+    assert all(np.array_equal(a, b) for a, b in zip(first, second))
+
+
+@every_family
+def test_two_threads_in_one_model(variant):
+    """Forward passes at the same time in the same weights, gradients in replicas: the bits of one after the other."""
+    model, rng, images = random_model(variant, "float32")
+    dlogits = rng.standard_normal((5, model.config.num_classes))
+    batches = [images, images[:, :, ::-1], -images, images * 2]
+    expected = [step(model.replica(), x, dlogits) for x in batches]
+    logits_expected = [model.forward(x)[0] for x in batches]
+    for _ in range(5):
+        replicas = [model.replica() for _ in batches]
+        got, logits, start = [None] * 4, [None] * 4, threading.Barrier(4)
+
+        def work(i):
+            start.wait()
+            logits[i] = model.forward(batches[i])[0]
+            got[i] = step(replicas[i], batches[i], dlogits)
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        for i in range(4):
+            assert np.array_equal(logits[i], logits_expected[i])
+            assert all(np.array_equal(a, b) for a, b in zip(got[i], expected[i]))
+
+
+@every_family
+@pytest.mark.parametrize("layout", cases.LAYOUTS)
+def test_layout_does_not_matter_and_nothing_is_written_to(variant, layout):
+    model, rng, images = random_model(variant)
+    dlogits = rng.standard_normal((5, model.config.num_classes))
+    expected = step(model, images, dlogits)
+    images, dlogits = cases.laid_out(images, layout), cases.laid_out(dlogits, layout)
+    images.flags.writeable = dlogits.flags.writeable = False
+    for got, want in zip(step(model, images, dlogits), expected):
+        assert cases.error(got, want) <= 1e-13
+
+
+@every_family
+def test_a_larger_gradient_is_a_larger_gradient(variant):
+    """Backward is linear in dlogits."""
+    model, rng, images = random_model(variant)
+    a, b = rng.standard_normal((2, 5, model.config.num_classes))
+    (_, dimages_a, grad_a), (_, dimages_b, grad_b) = step(model, images, a), step(model, images, b)
+    _, dimages, grad = step(model, images, 3 * a - 2 * b)
+    assert cases.error(dimages, 3 * dimages_a - 2 * dimages_b) <= 1e-12
+    assert cases.error(grad, 3 * grad_a - 2 * grad_b) <= 1e-12
+
+
+@pytest.mark.parametrize("norm_order", ["pre", "post"])
+def test_without_positions_the_order_of_the_patches_does_not_matter(norm_order):
+    fields = dict(img_size=12, patch_size=3, num_classes=5, embed_dim=12, depth=2, num_heads=3, pos_embed="none")
+    for global_pool in ("token", "avg"):
+        model = numpyvit.create_model("vit", dtype="float64", norm_order=norm_order, global_pool=global_pool, **fields)
+        rng = np.random.default_rng(0)
+        for _, p in model.named_parameters():
+            p.data += rng.normal(0, 0.3, p.shape)
+        patches, order = rng.standard_normal((2, 3, 16, 3, 3)), rng.permutation(16)
+        dlogits = rng.standard_normal((2, 5))
+
+        def image_of(patches):
+            return patches.reshape(2, 3, 4, 4, 3, 3).transpose(0, 1, 2, 4, 3, 5).reshape(2, 3, 12, 12)
+        logits, dimages, grad = step(model, image_of(patches), dlogits)
+        moved = step(model, image_of(patches[:, :, order]), dlogits)
+        dpatches, dmoved = (d.reshape(2, 3, 4, 3, 4, 3).transpose(0, 1, 2, 4, 3, 5).reshape(2, 3, 16, 3, 3)
+                            for d in (dimages, moved[1]))
+        assert cases.error(moved[0], logits) <= 1e-12
+        assert cases.error(dmoved, dpatches[:, :, order]) <= 1e-12
+        assert cases.error(moved[2], grad) <= 1e-12
+
+
+@given(seed=st.integers(0, 2**32), padding=st.integers(1, 9), finite=st.booleans())
+def test_masked_keys_might_as_well_not_be_there(seed, padding, finite):
+    """Attention over S keys = attention over S + padding keys with the padding masked: y, dq, dk, dv; and its dk, dv are 0."""
+    r = np.random.default_rng(seed).standard_normal
+    q, k, v, dy = r((2, 3, 5, 7)), r((2, 3, 6, 7)), r((2, 3, 6, 7)), r((2, 3, 5, 7))
+    y, cache = F.attention_forward(q, k, v)
+    dq, dk, dv, _ = F.attention_backward(dy, cache)
+    extra = [np.concatenate([a, 50 * r((2, 3, padding, 7))], axis=2) for a in (k, v)]
+    mask = np.zeros((1, 5, 6 + padding))
+    mask[..., 6:] = -1e5 if finite else -np.inf
+    padded_y, cache = F.attention_forward(q, *extra, mask=mask)
+    padded_dq, padded_dk, padded_dv, _ = F.attention_backward(dy, cache)
+    for got, want in [(padded_y, y), (padded_dq, dq), (padded_dk[:, :, :6], dk), (padded_dv[:, :, :6], dv)]:
+        assert cases.error(got, want) <= 1e-12
+    assert (padded_dk[:, :, 6:] == 0).all() and (padded_dv[:, :, 6:] == 0).all()
+
+
+@given(seed=st.integers(0, 2**32), shift=st.sampled_from([-1e4, -3.0, 50.0, 1e4]))
+def test_softmax_and_cross_entropy_do_not_see_a_constant(seed, shift):
+    rng = np.random.default_rng(seed)
+    logits, labels = rng.standard_normal((4, 9)), rng.integers(0, 9, 4)
+    (loss, c1), (moved, c2) = (F.cross_entropy_forward(x, labels, 0.1) for x in (logits, logits + shift))
+    assert abs(loss - moved) <= 1e-11
+    assert cases.error(F.cross_entropy_backward(1.0, c2), F.cross_entropy_backward(1.0, c1)) <= 1e-11
