@@ -24,6 +24,7 @@ def draw_curves(run):
             axes.plot([m["step"] for m in test], [m[key] for m in test], "*", markersize=10, label="test, once")
             axes.legend()
         axes.set(xlabel="step", title={"lr": "learning rate"}.get(key, key))
+        axes.locator_params(axis="x", nbins=5)                               # five-digit step numbers do not touch
         axes.grid(alpha=0.3)
     figure.savefig(run.file("curves.png"), dpi=110)
     return f"curves: {run.file('curves.png')}"
