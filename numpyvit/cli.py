@@ -57,7 +57,7 @@ def message_of(error):
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, MemoryError):
         text = f"out of memory: {text or 'the system has no more'}; try a smaller --batch-size, --micro-batch or model"
-    return text or type(error).__name__
+    return "; ".join([text or type(error).__name__, *getattr(error, "__notes__", [])])
 
 
 class Parser(argparse.ArgumentParser):
@@ -100,8 +100,9 @@ def add_setting(group, f):
         return
     kind = next(t for t in (str, float, int) if t in (getattr(f.type, "__args__", None) or (f.type,)))
     default = "" if f.default is None else f" ({f.default})"
+    name = "DIR" if f.name == "data_dir" else {str: "NAME", float: "X", int: "N"}[kind]
     group.add_argument("--" + f.name.replace("_", "-"), type=kind, choices=f.metadata["choices"], default=argparse.SUPPRESS,
-                       metavar=None if f.metadata["choices"] else {str: "NAME", float: "X", int: "N"}[kind],
+                       metavar=None if f.metadata["choices"] else name,
                        help=(f.metadata["help"] + default).replace("%", "%%"))
 
 

@@ -272,7 +272,7 @@ def test_a_full_disk_is_one_line(images, tmp_path):
             "sys.exit(cli.main(sys.argv[1:]))")
     done = subprocess.run([sys.executable, "-c", code, "train", "--data", f"folder:{images}", "--out", str(tmp_path / "run"), "--val", "6",
                            "--batch-size", "16", "--steps", "4", *MODEL], capture_output=True, text=True, env=ENV)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "checkpoint" in done.stderr, done.stderr
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "checkpoint" in done.stderr and "--resume" in done.stderr, done.stderr
     assert cli.main(["train", "--resume", str(tmp_path / "run")]) == 0
 
 

@@ -214,13 +214,17 @@ class Trainer:
             self.describe(checkpoint)
             self.progress.start(self.config["plan"]["steps"], self.steps_per_epoch, self.recipe.batch_size,
                                 training_flops(self.config["model"]["family"], self.model.config))
+            again = f"numpyvit train --resume {self.run.path}"
             with self.progress:
-                with Interrupts(self.progress.end) as interrupts:
-                    self.take_steps(interrupts)
                 try:
+                    with Interrupts(self.progress.end) as interrupts:
+                        self.take_steps(interrupts)
                     return self.finish()
                 except KeyboardInterrupt:
-                    raise Interrupted(f"stopped while scoring the test images; finish with: numpyvit train --resume {self.run.path}") from None
+                    raise Interrupted(f"stopped while scoring the test images; finish with: {again}") from None
+                except OSError as error:                                     # a full disk, for one
+                    error.add_note(f"when that is mended, continue with: {again}")
+                    raise
 
     def take_steps(self, interrupts):
         run, plan, position = self.run, self.config["plan"], self.run.position
