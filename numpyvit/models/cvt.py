@@ -274,6 +274,11 @@ class CvT(Model):
         H, W = self.config.maps[-1]
         return H * W + self.config.cls_token
 
+    @property
+    def width(self):
+        """Channels of those tokens."""
+        return self.config.embed_dims[-1]
+
     def attention_maps(self, cache):
         """The attention probabilities of every block, from forward's cache: a list of (B, nh, N, S), rows summing to 1; S keys."""
         c_stages, _, _ = cache

@@ -255,6 +255,16 @@ class Swin(Model):
         dx = self.pos_drop.backward(dx, c2)
         return self.patch_embed.backward(dx, c1)
 
+    @property
+    def tokens(self):
+        """Tokens of one image in the first stage, the most there are."""
+        return len(self.layers[0].blocks[0].attn.inverse)
+
+    @property
+    def width(self):
+        """Channels of those tokens."""
+        return self.config.embed_dim
+
     def attention_maps(self, cache):
         """The attention probabilities of every block, from forward's cache: a list of (B·nW, nh, M², M²), rows summing to 1.
 

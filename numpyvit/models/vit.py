@@ -214,6 +214,11 @@ class ViT(Model):
         """Tokens of one image."""
         return self.config.grid[0] * self.config.grid[1] + (self.cls_token is not None)
 
+    @property
+    def width(self):
+        """Channels of those tokens."""
+        return self.config.embed_dim
+
     def attention_maps(self, cache):
         """The attention probabilities of every block, from forward's cache: a list of (B, nh, N, N), rows summing to 1."""
         _, c_blocks, _ = cache

@@ -8,6 +8,7 @@ in the shard's own vector, and the shards' vectors are added in order. Which row
 the settings of the run alone, never on the number of threads or on who was faster.
 """
 import ctypes
+import math
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -104,8 +105,9 @@ class Lanes:
 
 
 def default_micro_batch(model):
-    """Images whose activations fit a core's cache and whose products are still large: about 1,024 tokens."""
-    return max(1, round(1024 / model.tokens))
+    """Images whose activations fit a core's cache and whose products are still large: the power of two with at most 2¹⁷
+    numbers, half a megabyte in float32, in one (tokens, C) map. Larger ones are no faster and hold more memory."""
+    return 1 << max(0, int(math.log2(2**17 / (model.tokens * model.width))))
 
 
 def usable_cores():
