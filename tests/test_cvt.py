@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import cases
 import numpyvit
 from numpyvit import flops, gradcheck
+from numpyvit import functional as F
 from numpyvit.layers import ConvBatchNorm
 from numpyvit.models.cvt import CvTConfig, fold_batch_norm, merge_heads, split_class
 from numpyvit.training.lanes import Lanes
@@ -336,6 +337,28 @@ def test_one_value_a_channel_is_an_error(kv_stride, img_size):
     model.forward(images)
     model.forward(np.concatenate([images, images]), train=True)
     numpyvit.create_model("cvt", **fields, qkv_method="avg").forward(images, train=True)
+
+
+# --- the kernels' special cases, all of them
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("padding", [0, 1, 2, 3])
+@pytest.mark.parametrize("kernel", [3, (3, 2), 5])
+@pytest.mark.parametrize("H, W", [(5, 6), (6, 5), (3, 9), (1, 4), (2, 2)])
+def test_convolutions_at_every_stride_and_padding(stride, padding, kernel, H, W):
+    kh, kw = np.broadcast_to(kernel, 2)
+    if min(H + 2 * padding - kh, W + 2 * padding - kw) < 0:
+        return
+    rng = np.random.default_rng(0)
+    x, bias = rng.normal(size=(2, H, W, 5)), rng.normal(size=5)
+    for name, weight in (("conv2d", rng.normal(size=(5, 5, kh, kw))), ("depthwise_conv", rng.normal(size=(5, 1, kh, kw)))):
+        case = next(case for case in cases.CASES if case.name == name)
+        arrays, others = dict(x=x, weight=weight, bias=bias), dict(stride=stride, padding=padding)
+        want_y, want, dy = cases.torch_gradients(case, arrays, others, lambda shape: rng.normal(size=shape))
+        y, cache = getattr(F, f"{name}_forward")(**arrays, **others)
+        for got, expected in zip([y, *getattr(F, f"{name}_backward")(dy, cache)], [want_y, *want], strict=True):
+            assert cases.error(got, expected, 1e-3) <= 1e-12
 
 
 # --- folding
