@@ -69,8 +69,12 @@ def test_threads_and_interruptions_leave_no_trace(family, data, tmp_path, monkey
 def test_stopped_while_scoring(data, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(loop.Trainer, "evaluate", lambda *args: signal.raise_signal(signal.SIGINT))
-        with pytest.raises(Interrupted, match="--resume"):
-            loop.train(recipe(steps=2, val=0), tmp_path / "b")
+        handler = signal.signal(signal.SIGINT, signal.default_int_handler)    # a background job starts with Ctrl-C ignored
+        try:
+            with pytest.raises(Interrupted, match="--resume"):
+                loop.train(recipe(steps=2, val=0), tmp_path / "b")
+        finally:
+            signal.signal(signal.SIGINT, handler)
         assert RunFolder(tmp_path / "b").read_checkpoint().position.step == 2 and not (tmp_path / "b" / "result.json").exists()
     assert "test_accuracy" in loop.resume(tmp_path / "b")
     assert [m["kind"] for m in RunFolder(tmp_path / "b").read_metrics()] == ["train", "train", "test"]
