@@ -163,7 +163,7 @@ for line in sys.stdin:                                                       # o
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_kills_at_random_instants(family, tmp_path, record_property):
+def test_kills_at_random_instants(family, tmp_path, figures):
     """kill -9, again and again, until the run is through; then the same, until all kills are done. The bits are those of
     a run that was never stopped, and at every instant there is a checkpoint that loads."""
     kills, rng = 0, random.Random(family)
@@ -175,7 +175,7 @@ def test_kills_at_random_instants(family, tmp_path, record_property):
     try:
         until(lines, "ready")
         run, newest = RunFolder(tmp_path / "run"), 0
-        while kills < KILLS // len(FAMILIES):
+        while kills < -(-KILLS // len(FAMILIES)):
             child.stdin.write("go\n")
             child.stdin.flush()
             pid = int(until(lines, digits=True))
@@ -193,13 +193,13 @@ def test_kills_at_random_instants(family, tmp_path, record_property):
                 continue
             kills += 1
             newest = assert_consistent(run, newest)
+            figures.add(steps=newest)
         if (tmp_path / "run" / "config.json").exists():
             child.stdin.write("go\n")
             child.stdin.flush()
             until(lines, digits=True)
             assert until(lines, digits=True) == "0"
             assert_same_run(tmp_path / "whole", tmp_path / "run")
-        record_property("kills", kills)
     finally:
         child.stdin.close()
         child.wait(60)

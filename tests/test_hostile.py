@@ -60,9 +60,9 @@ def mutate(content, rng):
     return bytes(content)
 
 
-def campaign(path, contents, read):
+def campaign(path, contents, read, figures):
     """Write each content to path and read it; count the outcomes. Anything but a result or a UserError fails the test."""
-    outcomes, peak, slowest = {"result": 0, "error": 0}, 0, 0.0
+    outcomes, peak = {"result": 0, "error": 0}, 0
     for number, content in enumerate(contents):
         with open(path, "wb") as file:
             file.write(content)
@@ -76,16 +76,16 @@ def campaign(path, contents, read):
         except UserError as error:
             outcomes["error"] += 1
             assert "\n" not in str(error) and len(str(error)) < 1000
-        slowest = max(slowest, time.process_time() - started)
+        seconds = time.process_time() - started
         if watched:
             peak = max(peak, tracemalloc.get_traced_memory()[1] - len(content))
             tracemalloc.stop()
-        assert slowest < SECONDS and peak < MEMORY, content[:400]
-    print(f"{sum(outcomes.values()):,} inputs: {outcomes}, slowest {slowest * 1e3:.1f} ms, most memory {peak / 2**20:.1f} MiB")
+        figures.add(seconds=seconds, MiB=peak / 2**20)
+        assert seconds < SECONDS and peak < MEMORY, content[:400]
     return outcomes
 
 
-def test_mutated_checkpoints(run, tmp_path):
+def test_mutated_checkpoints(run, tmp_path, figures):
     rng, whole = random.Random(1), open(run.checkpoints()[-1], "rb").read()
     path = tmp_path / os.path.basename(run.checkpoints()[-1])
     config = run.read_config()
@@ -93,21 +93,21 @@ def test_mutated_checkpoints(run, tmp_path):
     def read():
         checkpoint = Checkpoint.read(path)
         checkpoint.restore(build_model(config, checkpoint))
-    outcomes = campaign(path, (mutate(whole, rng) for _ in range(COUNT)), read)
+    outcomes = campaign(path, (mutate(whole, rng) for _ in range(COUNT)), read, figures)
     assert outcomes["result"] < COUNT / 20                                   # a change that changes nothing is rare
 
 
-def test_mutated_weights(run, tmp_path):
+def test_mutated_weights(run, tmp_path, figures):
     """Without the checksum, so that every check behind it is reached."""
     import safetensors.numpy
     rng, path = random.Random(2), tmp_path / "w.safetensors"
     safetensors.numpy.save_file({"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros((), np.int64), "c": np.zeros((0, 4))}, path)
     whole = path.read_bytes()
-    outcomes = campaign(path, (mutate(whole, rng) for _ in range(COUNT)), lambda: read_tensors(path))
+    outcomes = campaign(path, (mutate(whole, rng) for _ in range(COUNT)), lambda: read_tensors(path), figures)
     assert outcomes["result"] > 0
 
 
-def test_mutated_configs(run, tmp_path):
+def test_mutated_configs(run, tmp_path, figures):
     """Bytes changed, and values of the object exchanged for others."""
     rng, config = random.Random(3), json.loads(open(run.file("config.json")).read())
     whole, checkpoint = json.dumps(config).encode(), run.read_checkpoint()
@@ -122,7 +122,7 @@ def test_mutated_configs(run, tmp_path):
             build_model(there.read_config(), checkpoint)
         except ValueError as error:                                          # a family's config speaks for itself
             raise UserError(error) from None
-    campaign(tmp_path / "config.json", contents(), read)
+    campaign(tmp_path / "config.json", contents(), read, figures)
 
 
 def exchange(value, rng, depth=0):
@@ -138,6 +138,6 @@ def exchange(value, rng, depth=0):
     return {k: exchange(v, rng, depth + 1) if k == name else v for k, v in value.items()}
 
 
-def test_mutated_metrics(run, tmp_path):
+def test_mutated_metrics(run, tmp_path, figures):
     rng, whole = random.Random(4), open(run.file("metrics.jsonl"), "rb").read() * 5
-    campaign(tmp_path / "metrics.jsonl", (mutate(whole, rng) for _ in range(COUNT)), RunFolder(tmp_path).read_metrics)
+    campaign(tmp_path / "metrics.jsonl", (mutate(whole, rng) for _ in range(COUNT)), RunFolder(tmp_path).read_metrics, figures)
