@@ -36,3 +36,5 @@ if not REFERENCE:                                                            # w
     from .kernels.layer_norm import layer_norm_backward, layer_norm_forward  # one pass a row: 10 %
     from .kernels.linear import linear_backward, linear_forward              # bias in place, its gradient in one pass: 3 %
     from .kernels.optim import adamw_step, square_sums                       # one pass over seven vectors, not a dozen
+    from .kernels.window_attention import (window_attention_backward, window_attention_forward,  # copies that add and sum: 6 % of
+                                           window_attention_probs)           # a Swin
