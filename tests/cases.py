@@ -377,7 +377,7 @@ def cross_entropy_inputs(d):
     B, K = d.size("B", 1, 9), d.size("K", 2, 70)
     logits = d.array(B, K, scale=d.choice(1.0, 5.0, 1e4))
     soft = d.rng.random((B, K))
-    targets = d.choice(d.rng.integers(0, K, B), soft / soft.sum(axis=1, keepdims=True))
+    targets = d.choice(d.rng.integers(0, K, B), soft / soft.sum(axis=1, keepdims=True), soft)
     return dict(logits=logits), dict(targets=targets, label_smoothing=d.choice(0.0, 0.1))
 
 

@@ -60,9 +60,10 @@ def test_only_weight_matrices_decay():
     assert all(a[1] == b[0] and a[2] != b[2] for a, b in zip(segments, segments[1:]))
 
 
-def test_average_of_weights():
+@pytest.mark.parametrize("kind", ["adamw", "adam", "sgd"])
+def test_average_of_weights(kind):
     model = tiny_model()
-    optimizer = Optimizer(model, OptimizerConfig(ema_decay=0.9))
+    optimizer = Optimizer(model, OptimizerConfig(kind, ema_decay=0.9))
     average = model.flat.copy()
     for step in range(1, 20):
         model.flat_grad[...] = np.random.default_rng(step).standard_normal(model.flat.size)
