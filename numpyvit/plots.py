@@ -33,7 +33,7 @@ def save(figure, path):
 
 def panels(count, title, side=2.1, columns=None, right=0.9, minimum=4.5, top=0.75):
     """A figure with room for count square panels and a colour bar   →   figure, [axes]"""
-    columns = columns or min(count, max(4, math.ceil(math.sqrt(count * 1.5))))
+    columns = columns or (count if count <= 6 else math.ceil(math.sqrt(count * 1.5)))
     rows = math.ceil(count / columns)
     figure = new_figure(max(columns * side + right, minimum), rows * (side + 0.25) + top)
     figure.suptitle(title, fontsize=11)
@@ -125,9 +125,9 @@ def plot_distances(distances, title="mean attention distance"):
     names = [name.replace("layers.", "").replace("stage", "").replace(".blocks.", ".").replace("blocks.", "") for name in distances]
     axes.set_xticks(range(len(names)), names, fontsize=8, rotation=90 if len(names[-1]) > 3 and len(names) > 14 else 0)
     axes.set(title=title, xlabel="block" if "." not in names[0] else "stage.block", ylabel="distance [pixels]")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.1 * max(values.max() for values in distances.values()))
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="lower right")
     return figure
 
 
@@ -189,5 +189,5 @@ def plot_saliency(image, values, title="saliency"):
     show_image(axes[0], image, "image")
     drawn = axes[1].imshow(values, cmap=HEAT, vmin=0)
     axes[1].set_title("largest effect of each pixel", fontsize=9)
-    colour_bar(figure, drawn, axes, "|∂logit / ∂pixel|")
+    colour_bar(figure, drawn, axes, "|∂logit / ∂pixel|, pixels normalised")
     return figure

@@ -1,0 +1,92 @@
+"""ViT, Swin and CvT side by side on the same few images: what their inductive biases are worth.
+
+    python examples/09_three_families.py [--data auto] [--seconds 30]          about 5 minutes on two cores
+
+Nine runs: three models of some 130,000 to 160,000 parameters, each trained for the same number of seconds on 250, 1,000 and 4,000
+images. A ViT has to learn that neighbours belong together; Swin's windows and CvT's convolutions are built that way. Expect CvT ahead, most
+of all with few images. --data auto is CIFAR-10 if it is there or can be had, else the built-in shapes. Short runs: the order is
+the point, not the numbers.
+
+What you will see: parameters, cost and accuracy in a table; in runs/examples/ accuracy against number of images.
+"""
+import argparse
+import time
+
+import numpy as np
+
+import numpyvit
+from numpyvit.data import Augment, ImageSet, augment_batch, channel_statistics, epoch_order, load, normalise
+from numpyvit.plots import new_figure, save
+from numpyvit.summary import amount, summary
+from numpyvit.training.lanes import Lanes, single_threaded_blas
+from numpyvit.training.optim import Optimizer, OptimizerConfig
+from numpyvit.training.schedule import learning_rate
+
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("--data", default="auto", choices=("auto", "cifar10", "shapes"))
+parser.add_argument("--data-dir")
+parser.add_argument("--seconds", type=float, default=30, help="of training for each of the nine runs")
+args = parser.parse_args()
+
+MODELS = {
+    "ViT": dict(name="vit", img_size=32, patch_size=4, embed_dim=64, depth=4, num_heads=4, mlp_ratio=2.0, global_pool="avg"),
+    "Swin": dict(name="swin", img_size=32, patch_size=4, embed_dim=48, depths=(2, 2), num_heads=(3, 6), window_size=4, mlp_ratio=2.0),
+    "CvT": dict(name="cvt", img_size=32, embed_dims=(32, 64), depths=(1, 3), num_heads=(1, 4), patch_sizes=(5, 3), patch_strides=(4, 2),
+                patch_paddings=(2, 1), mlp_ratio=2.0, cls_token=False),
+}
+SIZES, BATCH = (250, 1000, 4000), 64
+single_threaded_blas()
+data = load(args.data, args.data_dir)
+print(data.notice or f"data: {data.name}")
+mean, std = channel_statistics(data.train.images)
+test = ImageSet(data.test.images[:1000], data.test.labels[:1000])
+
+
+def train(fields, images, seconds):
+    """Train on these images for so long. → accuracy on the test images, steps taken"""
+    model = numpyvit.create_model(**fields, num_classes=len(data.classes), seed=0)
+    optimizer = Optimizer(model, OptimizerConfig(beta2=0.98))
+    with Lanes(model, label_smoothing=0.1, shards=2) as lanes:
+        def step(number, total):
+            epoch, i = divmod(number, len(images) // BATCH)
+            rows = epoch_order(len(images), 0, epoch)[i * BATCH:(i + 1) * BATCH]
+            x, t = augment_batch(images, rows, 0, epoch, Augment(), mean, std, len(data.classes))
+            lanes.gradient(BATCH, lambda lo, hi: (x[lo:hi], t[lo:hi], None))
+            optimizer.step(learning_rate("cosine", number, total, 2e-3), number + 1, optimizer.grad_norm(lanes.each_range), lanes.each_range)
+
+        step(0, 10**9)                                                       # compile
+        start = time.perf_counter()
+        for number in range(1, 9):
+            step(number, 10**9)
+        total = 9 + int(8 * seconds / (time.perf_counter() - start))         # as many as fit
+        for number in range(9, total):
+            step(number, total)
+        logits = lanes.logits(len(test), lambda lo, hi: normalise(test.images[lo:hi], mean, std))
+    return (logits.argmax(axis=1) == test.labels).mean(), total
+
+
+print(f"{'':6}{'parameters':>12}{'multiply-adds':>15}" + "".join(f"{n:>10} img" for n in SIZES))
+results = {}
+for family, fields in MODELS.items():
+    layers = summary(**{("model" if k == "name" else k): v for k, v in fields.items()}, num_classes=len(data.classes))
+    parameters, macs = sum(row.parameters for row in layers), sum(row.macs for row in layers)
+    print(f"{family:6}{parameters:>12,}{amount(macs, 1000, '', 'k', 'M'):>15}", end="", flush=True)
+    for n in SIZES:
+        accuracy, steps = train(fields, ImageSet(data.train.images[:n], data.train.labels[:n]), args.seconds)
+        results.setdefault(family, []).append(accuracy)
+        print(f"{accuracy:>14.1%}", end="", flush=True)
+    print(f"   ({steps} steps)")
+
+figure = new_figure(6.2, 4)
+axes = figure.subplots()
+for family, accuracies in results.items():
+    axes.semilogx(SIZES, np.array(accuracies) * 100, "o-", label=family)
+axes.axhline(100 / len(data.classes), color="grey", linestyle=":", label="chance")
+axes.set_xticks(SIZES, [f"{n:,}" for n in SIZES])
+axes.set_xticks([], minor=True)
+axes.set(title=f"{data.name}, {args.seconds:.0f} seconds of training each", xlabel="training images", ylabel="accuracy on 1,000 test images [%]")
+axes.set_ylim(bottom=0)
+axes.grid(alpha=0.3)
+axes.legend()
+save(figure, "runs/examples/09_three_families.png")
+print("figure: runs/examples/09_three_families.png")
