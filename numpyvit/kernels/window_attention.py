@@ -6,7 +6,7 @@ from ..ops.attention import attention_probs
 from ..ops.window_attention import window_seeds
 from .attention import self_attention_backward, self_attention_forward
 from .fast_math import LOOP
-from .windows import gather_tokens_backward, gather_tokens_forward
+from .windows import gather
 
 
 def window_attention_forward(qkv, qkv_bias, bias, index, inverse, num_heads, mask=None, scale=None, drop_rate=0.0, seeds=None):
@@ -15,15 +15,13 @@ def window_attention_forward(qkv, qkv_bias, bias, index, inverse, num_heads, mas
     windows = np.empty((B, R, C3), qkv.dtype)
     gather_rows_add(np.ascontiguousarray(qkv), np.zeros(C3, qkv.dtype) if qkv_bias is None else qkv_bias, index, windows)
     y, c1 = self_attention_forward(windows.reshape(-1, M2, C3), num_heads, bias, mask, scale, drop_rate, window_seeds(seeds, R // M2))
-    y, c2 = gather_tokens_forward(y.reshape(B, R, C3 // 3), inverse, index)
-    return y, (c1, c2, qkv_bias is not None)
+    return gather(y.reshape(B, R, C3 // 3), inverse), (c1, index, qkv_bias is not None)
 
 
 def window_attention_backward(dy, cache):
-    c1, c2, has_qkv_bias = cache
-    inverse, index = c2
+    c1, index, has_qkv_bias = cache
     B, N, C = dy.shape
-    dy = gather_tokens_backward(dy, c2)                                      # (B, nW·M², C)
+    dy = gather(dy, index)                                                   # (B, nW·M², C)
     dwindows, dbias = self_attention_backward(dy.reshape(-1, c1[0].shape[2], C), c1)
     dqkv, dqkv_bias = np.empty((B, N, 3 * C), dy.dtype), np.zeros(3 * C, dy.dtype)
     scatter_rows_sum(dwindows.reshape(B, len(index), 3 * C), index, dqkv, dqkv_bias)

@@ -6,14 +6,19 @@ from .fast_math import LOOP
 
 
 def gather_tokens_forward(x, index, inverse):
-    y = np.empty((len(x), len(index), x.shape[2]), x.dtype)
-    gather_rows(np.ascontiguousarray(x), index, y)
-    return y, (index, inverse)
+    return gather(x, index), (index, inverse)
 
 
 def gather_tokens_backward(dy, cache):
     index, inverse = cache
-    return gather_tokens_forward(dy, inverse, index)[0]
+    return gather(dy, inverse)
+
+
+def gather(x, index):
+    """x[:, index], zeros where index < 0.   x (B, N, C)   index (R,)   →   (B, R, C)"""
+    y = np.empty((len(x), len(index), x.shape[2]), x.dtype)
+    gather_rows(np.ascontiguousarray(x), index, y)
+    return y
 
 
 @njit(**LOOP)
