@@ -18,6 +18,8 @@ def check_type(field, value):
     kinds = typing.get_args(field.type) or (field.type,)
     plain = tuple(kind for kind in kinds if kind is not tuple) or (int,)
     plain += (int,) if float in plain else ()
+    if field.name == "img_size" and isinstance(value, tuple) and len(value) != 2:
+        fail(field.name, "a number of pixels or (height, width)", f"{len(value)} numbers")
     for part in value if isinstance(value, tuple) and tuple in kinds else (value,):
         if not isinstance(part, plain) or isinstance(part, bool) != (bool in plain):
             fail(field.name, " or ".join(kind.__name__ for kind in kinds), repr(value)[:80])

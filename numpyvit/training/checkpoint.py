@@ -257,7 +257,10 @@ def build_model(config, checkpoint=None):
     tensors, and at least one of them a block.
     """
     fields, recipe = expect(config["model"].get("config"), dict, "model.config"), config["recipe"]
-    family, model = model_config(config["model"]["family"], **fields)
+    try:
+        family, model = model_config(config["model"]["family"], **fields)
+    except ValueError as error:
+        raise UserError(f"the model in config.json: {str(error)[:300]}") from None
     sides, depths = pair(model.img_size), getattr(model, "depths", None) or (model.depth,)
     if max(sides) > MAX_SIDE or sum(depths) > (len(checkpoint.tensors) if checkpoint else MAX_DEPTH):
         raise UserError(f"model: img_size {model.img_size} and depth {sum(depths)} cannot be those of this run")
