@@ -55,7 +55,8 @@ def tests_for(path):
     if folder == "kernels":
         return [f"tests/test_kernels.py::{test}{op}]" for op in ops if op in bound_kernels()
                 for test in ("test_float64[", "test_float32[", "test_nan_and_infinity_as_in_the_definition[float32-")]
-    return {"vit": ["tests/test_vit.py"], "swin": ["tests/test_swin.py"], "cvt": ["tests/test_cvt.py"],
+    return {"vit": ["tests/test_vit.py", "tests/test_metamorphic.py"], "swin": ["tests/test_swin.py", "tests/test_metamorphic.py"],
+            "cvt": ["tests/test_cvt.py", "tests/test_metamorphic.py"],
             "layers": ["tests/test_layers.py", "tests/test_vit.py", "tests/test_cvt.py"]}[name]
 
 
@@ -284,6 +285,7 @@ EQUIVALENT = {
     "ops/conv.col2im: 2 → 4": BUFFER,
     "ops/windows.shifted_window_mask: np.arange(padded_H) >= ": "the two labels change places, and only their equality counts",
     "ops/windows.shifted_window_mask: np.arange(padded_W) >= ": "the two labels change places, and only their equality counts",
+    "models/cvt.split_class: N - size[0] * size[1] → (-(size": "a negative end of a slice counts from the end",
     "ops/windows.shifted_window_mask: 2 → 4": "four labels remain four labels",
 }
 

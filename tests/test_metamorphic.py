@@ -91,6 +91,15 @@ def test_layout_does_not_matter_and_nothing_is_written_to(variant, layout):
 
 
 @every_family
+def test_gradients_add_to_what_is_there(variant):
+    model, rng, images = random_model(variant)
+    dlogits = rng.standard_normal((5, model.config.num_classes))
+    _, _, grad = step(model, images, dlogits)
+    model.backward(dlogits, model.forward(images)[1])                        # without zero_grad
+    assert cases.error(model.flat_grad, 2 * grad) <= 1e-14
+
+
+@every_family
 def test_a_larger_gradient_is_a_larger_gradient(variant):
     """Backward is linear in dlogits."""
     model, rng, images = random_model(variant)

@@ -252,14 +252,15 @@ def test_padding_passes_gradient_to_the_bias_of_keys_and_values_only():
 
 SIZES = {
     "a multiple of the window": 32, "no multiple of the window": (20, 28), "odd maps": (18, 26), "odd images": (19, 27),
-    "smaller than the window": 6, "smaller in one axis": (6, 22), "one patch": 2, "first stage larger, second smaller": 12,
+    "smaller than the window": 6, "smaller in one axis": (6, 22), "one patch": 3, "first stage larger, second smaller": 12,
 }
 
 
 @pytest.mark.parametrize("img_size", SIZES.values(), ids=SIZES)
 @pytest.mark.parametrize("fields", [{}, {"qkv_bias": False, "act": "gelu_tanh"}, {"window_size": 7, "patch_size": 1},
-                                    {"depths": (1, 2, 1), "num_heads": (3, 1, 4), "patch_size": 1, "window_size": 3}],
-                         ids=["small", "other options", "window 7", "three stages"])
+                                    {"depths": (1, 2, 1), "num_heads": (3, 1, 4), "patch_size": 1, "window_size": 3},
+                                    {"patch_size": 3, "window_size": 2}],
+                         ids=["small", "other options", "window 7", "three stages", "patch 3"])
 def test_every_gradient_is_torchs(img_size, fields):
     model, rng = random_model(**{**SMALL, "img_size": img_size, **fields})
     reference = TorchSwin(**dataclasses.asdict(model.config)).double()
