@@ -12,7 +12,6 @@ from .dropout import dropout_backward, dropout_forward
 from .fast_math import LOOP, exp
 
 NO_TABLE = {np.dtype(t): np.zeros((0, 0, 0), t) for t in ("float32", "float64")}
-LANES = 16                                                                   # independent maxima: a vector register's worth
 
 
 def attention_forward(q, k, v, bias=None, mask=None, scale=None, drop_rate=0.0, seeds=None):
@@ -24,9 +23,10 @@ def attention_forward(q, k, v, bias=None, mask=None, scale=None, drop_rate=0.0, 
 def attend(q, k, v, bias, mask, scale, drop_rate, seeds, y):
     """Write the attention into y and return the cache."""
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
-    attn = q @ scaled_transpose(k, scale)                                    # scores = (q @ k.swapaxes) * scale
+    attn = np.empty((*q.shape[:3], k.shape[2]), q.dtype)
+    np.matmul(q, scaled_transpose(k, scale), out=attn)                       # scores = (q @ k.swapaxes) * scale
     none = NO_TABLE[q.dtype]
-    softmax_rows(attn, none if bias is None else bias, none if mask is None else mask)
+    softmax_rows(attn, *(none if table is None else np.ascontiguousarray(table) for table in (bias, mask)))
     dropped, drop_cache = dropout_forward(attn, drop_rate, seeds)
     np.matmul(dropped, v, out=y)
     return q, k, v, attn, dropped, drop_cache, scale, bias is not None
@@ -92,46 +92,41 @@ def transpose_heads(x, scale, out):
 
 @njit(**LOOP)
 def softmax_rows(scores, bias, mask):
-    """scores = softmax(scores + bias + mask), in place.   scores (B, nh, N, S)   bias (nh, N, S)   mask (nW, N, S)"""
+    """scores = softmax(scores + bias + mask), in place.   scores (B, nh, N, S)   bias (nh, N, S)   mask (nW, N, S)
+
+    What does not care for rows runs over a whole head: rows are short, and a loop's last few numbers are its slow ones.
+    """
     B, nh, N, S = scores.shape
-    highest = np.empty(LANES, scores.dtype)
     for b in range(B):
         for h in range(nh):
-            for i in range(N):
+            head = scores[b, h].reshape(-1)
+            if bias.shape[0] > 0:
+                add(bias[h].reshape(-1), head)
+            if mask.shape[0] > 0:
+                add(mask[b % mask.shape[0]].reshape(-1), head)
+            for i in range(N):                                               # x - x.max(axis=-1)
                 row = scores[b, h, i]
-                if bias.shape[0] > 0:
-                    for j in range(S):
-                        row[j] += bias[h, i, j]
-                if mask.shape[0] > 0:
-                    for j in range(S):
-                        row[j] += mask[b % mask.shape[0], i, j]
-                top = row_max(row, highest)                                  # x.max(axis=-1)
+                top = row[0]
+                for j in range(S):                                           # passes over NaN, which exp finds
+                    top = row[j] if row[j] > top else top
+                for j in range(S):
+                    row[j] -= top
+            for j in range(head.size):                                       # e = np.exp(x - max)
+                head[j] = exp(head[j])
+            for i in range(N):                                               # y = e / e.sum(axis=-1)
+                row = scores[b, h, i]
                 total = scores.dtype.type(0)
-                for j in range(S):                                           # e = np.exp(x - max);  e.sum(axis=-1)
-                    e = exp(row[j] - top)
-                    row[j] = e
-                    total += e
+                for j in range(S):
+                    total += row[j]
                 factor = scores.dtype.type(1) / total
-                for j in range(S):                                           # y = e / sum
+                for j in range(S):
                     row[j] *= factor
 
 
 @njit(**LOOP)
-def row_max(row, highest):
-    """The largest entry, NaN apart (exp finds those): LANES running maxima, so that no comparison waits for another."""
-    for l in range(LANES):
-        highest[l] = row[0]
-    whole = row.size // LANES * LANES
-    for j in range(0, whole, LANES):
-        for l in range(LANES):
-            value = row[j + l]
-            highest[l] = value if value > highest[l] else highest[l]
-    for j in range(whole, row.size):
-        highest[0] = row[j] if row[j] > highest[0] else highest[0]
-    top = highest[0]
-    for l in range(1, LANES):
-        top = highest[l] if highest[l] > top else top
-    return top
+def add(x, total):
+    for j in range(x.size):
+        total[j] += x[j]
 
 
 @njit(**LOOP)

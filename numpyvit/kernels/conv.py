@@ -4,7 +4,7 @@ from numba import njit
 
 from ..ops.conv import kernel_matrix, output_size
 from .fast_math import LOOP
-from .linear import add_rows
+from .linear import add_rows, add_to_rows
 
 
 def conv2d_forward(x, weight, bias=None, stride=1, padding=0):
@@ -16,7 +16,7 @@ def conv2d_forward(x, weight, bias=None, stride=1, padding=0):
     rows = rows.reshape(B * Ho * Wo, -1)
     y = rows @ kernel_matrix(weight).T
     if bias is not None:
-        y += bias                                                            # y = y + bias, without the copy
+        add_to_rows(bias, y)                                                 # y = y + bias, without the copy
     return y.reshape(B, Ho, Wo, Cout), (rows, weight, bias is not None, x.shape, stride, padding)
 
 

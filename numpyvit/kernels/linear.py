@@ -8,7 +8,7 @@ from .fast_math import LOOP
 def linear_forward(x, weight, bias=None):
     y = x.reshape(-1, x.shape[-1]) @ weight.T                                # one product; x @ weight.T would be one an image
     if bias is not None:
-        y += bias                                                            # y = y + bias, without the copy
+        add_to_rows(bias, y)                                                 # y = y + bias, without the copy
     return y.reshape(*x.shape[:-1], len(weight)), (x, weight, bias is not None)
 
 
@@ -21,6 +21,14 @@ def linear_backward(dy, cache):
         add_rows(dy_rows, dbias)                                             # dbias = dy.sum(tokens)
     dweight = dy_rows.T @ x.reshape(-1, x.shape[-1])
     return (dy_rows @ weight).reshape(*dy.shape[:-1], weight.shape[1]), dweight, dbias
+
+
+@njit(**LOOP)
+def add_to_rows(bias, rows):
+    """rows += bias; NumPy's broadcast takes twice as long over short rows"""
+    for i in range(rows.shape[0]):
+        for c in range(rows.shape[1]):
+            rows[i, c] += bias[c]
 
 
 @njit(**LOOP)

@@ -37,12 +37,14 @@ def gather_rows_add(x, bias, index, y):
     """y = gather(x) + bias"""
     for b in range(y.shape[0]):
         for r in range(y.shape[1]):
-            if index[r] >= 0:
-                for c in range(y.shape[2]):
-                    y[b, r, c] = x[b, index[r], c] + bias[c]
+            row, to = index[r], y[b, r]                                      # views: an index that may be negative is not vectorised
+            if row >= 0:
+                source = x[b, row]
+                for c in range(to.size):
+                    to[c] = source[c] + bias[c]
             else:
-                for c in range(y.shape[2]):
-                    y[b, r, c] = bias[c]                                     # the gather puts zeros there
+                for c in range(to.size):
+                    to[c] = bias[c]                                          # the gather puts zeros there
 
 
 @njit(**LOOP)
@@ -50,8 +52,10 @@ def scatter_rows_sum(dy, index, dx, dbias):
     """dx = gather⁻¹(dy),   dbias += dy.sum(axis=(0, 1)), the padding's rows too"""
     for b in range(dy.shape[0]):
         for r in range(dy.shape[1]):
-            for c in range(dy.shape[2]):
-                dbias[c] += dy[b, r, c]
-            if index[r] >= 0:
-                for c in range(dy.shape[2]):
-                    dx[b, index[r], c] = dy[b, r, c]
+            row, source = index[r], dy[b, r]
+            for c in range(source.size):
+                dbias[c] += source[c]
+            if row >= 0:
+                to = dx[b, row]
+                for c in range(source.size):
+                    to[c] = source[c]

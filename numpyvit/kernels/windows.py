@@ -25,9 +25,11 @@ def gather(x, index):
 def gather_rows(x, index, y):
     for b in range(y.shape[0]):
         for r in range(y.shape[1]):
-            if index[r] >= 0:
-                for c in range(y.shape[2]):
-                    y[b, r, c] = x[b, index[r], c]                           # x[:, index]
+            row, to = index[r], y[b, r]                                      # views: an index that may be negative is not vectorised
+            if row >= 0:
+                source = x[b, row]
+                for c in range(to.size):
+                    to[c] = source[c]                                        # x[:, index]
             else:
-                for c in range(y.shape[2]):
-                    y[b, r, c] = 0                                           # y[:, index < 0] = 0
+                for c in range(to.size):
+                    to[c] = 0                                                # y[:, index < 0] = 0

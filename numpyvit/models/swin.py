@@ -257,13 +257,17 @@ class Swin(Model):
 
     @property
     def tokens(self):
-        """Tokens of one image in the first stage, the most there are."""
-        return len(self.layers[0].blocks[0].attn.inverse)
+        """Tokens of one image in the stage that has most of the blocks."""
+        return len(self.busiest.blocks[0].attn.inverse)
 
     @property
     def width(self):
         """Channels of those tokens."""
-        return self.config.embed_dim
+        return self.busiest.blocks[0].norm1.weight.shape[0]
+
+    @property
+    def busiest(self):
+        return max(self.layers, key=lambda stage: len(stage.blocks))
 
     def attention_maps(self, cache):
         """The attention probabilities of every block, from forward's cache: a list of (B·nW, nh, M², M²), rows summing to 1.

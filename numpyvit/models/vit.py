@@ -82,20 +82,22 @@ class Block(Module):
         h, c1 = self.norm1.forward(x)
         h, c2 = self.attn.forward(h, seeds, *more)   # more: what another family's attention needs besides
         h, c3 = self.drop_path1.forward(h, seeds)
-        x = x + h
+        x = np.add(x, h, out=h)                      # x + h, over an h that nobody else has: 2 % of a step
         h, c4 = self.norm2.forward(x)
         h, c5 = self.mlp.forward(h, seeds)
         h, c6 = self.drop_path2.forward(h, seeds)
-        return x + h, (c1, c2, c3, c4, c5, c6)
+        return np.add(x, h, out=h), (c1, c2, c3, c4, c5, c6)
 
     def backward(self, dx, cache):                   # forward, read from the bottom
         c1, c2, c3, c4, c5, c6 = cache
         dh = self.drop_path2.backward(dx, c6)
         dh = self.mlp.backward(dh, c5)
-        dx = dx + self.norm2.backward(dh, c4)        # both paths of x + h
+        dh = self.norm2.backward(dh, c4)
+        dx = np.add(dx, dh, out=dh)                  # both paths of x + h
         dh = self.drop_path1.backward(dx, c3)
         dh = self.attn.backward(dh, c2)
-        return dx + self.norm1.backward(dh, c1)
+        dh = self.norm1.backward(dh, c1)
+        return np.add(dx, dh, out=dh)
 
 
 class PostNormBlock(Block):

@@ -89,13 +89,13 @@ class Lanes:
 
     def logits(self, count, load_images):
         """Evaluation-mode logits of count images: (count, K). load_images(lo, hi) → images, called from the lanes."""
-        starts = range(0, count, self.micro_batch)
+        size = 2 * self.micro_batch                                          # there is no backward pass to hold as much again
 
         def run(lo):
-            logits, _ = self.model.forward(load_images(lo, min(lo + self.micro_batch, count)))
+            logits, _ = self.model.forward(load_images(lo, min(lo + size, count)))
             return logits
 
-        return np.concatenate(list(self.pool.map(run, starts)))
+        return np.concatenate(list(self.pool.map(run, range(0, count, size))))
 
     def each_range(self, fn, size):
         """fn(lo, hi) over contiguous ranges that cover 0 … size, one a lane, each starting at a multiple of CHUNK."""
