@@ -48,8 +48,9 @@ def test_a_busy_machine_is_told():
 
 def test_threads_and_scaling(tmp_path):
     assert [p["threads"] for p in run(threads, tmp_path, "--models", VIT, *ONE)["points"]] == [1]
-    points = run(scaling, tmp_path, "--model", SWIN, "--sizes", "8", "16", *ONE)["points"]
-    for point in points:
+    curves = run(scaling, tmp_path, "--models", SWIN, VIT, "--sizes", "8", "16", *ONE)["curves"]
+    assert {name: [p["img_size"] for p in points] for name, points in curves.items()} == {SWIN: [8, 16], VIT: [8, 16]}
+    for point in curves[SWIN] + curves[VIT]:
         assert point["ns_per_pixel"]["median"] == pytest.approx(point["seconds"]["median"] * 1e9 / (4 * point["img_size"]**2))
 
 
