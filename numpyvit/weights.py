@@ -151,8 +151,21 @@ def stored_grid(config, cells):
     return (side, side) if side * side == cells else None
 
 
+def resize_bias_table(name, table, shape, mode, model, config):
+    """Swin's relative_position_bias_table ((2·M − 1)², nh) for another window: the offsets are a grid of 2·M − 1 a side."""
+    side, side2 = math.isqrt(len(table)) if table.ndim == 2 else 0, math.isqrt(shape[0])
+    if side % 2 == 0 or side * side != len(table) or table.shape[1] != shape[1]:
+        raise UserError(f"{name} has shape {table.shape}, expected {shape}, and it is no table of a window's offsets, "
+                        f"(2·M − 1)² rows for {shape[1]} heads")
+    if side == side2:
+        return table, []
+    resized = resize_grid(table.reshape(side, side, -1), (side2, side2), mode).reshape(shape)
+    M, M2 = (side + 1) // 2, (side2 + 1) // 2
+    return resized, [f"resized {name} from windows of {M} × {M} to {M2} × {M2} ({mode})"]
+
+
 # last part of a tensor's name → fn(name, table, shape, mode, model, config) → (resized table, [a sentence])
-RESIZERS = {"pos_embed": resize_positions}
+RESIZERS = {"pos_embed": resize_positions, "relative_position_bias_table": resize_bias_table}
 
 
 # --- which model a file is of

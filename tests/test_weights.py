@@ -84,6 +84,41 @@ def test_positions_of_another_resolution(path, pool, size, grid):
     np.testing.assert_array_equal(new[token:], resize_grid(old[token:].reshape(4, 4, -1), grid, "bilinear").reshape(-1, 24))
 
 
+def swin(seed=0, **fields):
+    small = dict(img_size=16, patch_size=2, num_classes=5, embed_dim=8, depths=(2, 2), num_heads=(2, 4), window_size=4)
+    return numpyvit.create_model("swin", seed=seed, **small | fields)
+
+
+@pytest.mark.parametrize("fields, windows", [({"window_size": 2}, (2, 2)), ({"img_size": 28, "window_size": 7}, (7, 7)),
+                                             ({"img_size": 6}, (3, 2)), ({"img_size": 24}, (4, 4))],
+                         ids=["smaller", "larger", "shrunk to a small map", "the same on a larger image"])
+def test_bias_tables_of_other_windows(path, fields, windows):
+    """The official rule: bicubic over the offsets, by torch's interpolate; whatever keeps its window is copied."""
+    model, other = swin(seed=1), swin(seed=2, **fields)
+    numpyvit.save_weights(model, path)
+    said = numpyvit.load_weights(other, path)
+    old, new = model.state_dict(), other.state_dict()
+    changed = [name for name in old if name.endswith("bias_table") and windows[int(name.split(".")[1])] != 4]
+    assert len(said) == len(changed)
+    for name, sentence in zip(sorted(changed), said):
+        M = windows[int(name.split(".")[1])]
+        assert name in sentence and f"from windows of 4 × 4 to {M} × {M} (bicubic)" in sentence
+        grid = torch.tensor(old[name]).double().T.reshape(1, -1, 7, 7)
+        expected = torch.nn.functional.interpolate(grid, size=2 * M - 1, mode="bicubic", align_corners=False)[0].flatten(1).T
+        np.testing.assert_allclose(new[name], expected.numpy(), rtol=0, atol=1e-7)
+    for name in old.keys() - set(changed):
+        np.testing.assert_array_equal(new[name], old[name])
+
+
+def test_a_bias_table_that_is_none(path):
+    model = swin()
+    name = "layers.0.blocks.0.attn.relative_position_bias_table"
+    for shape in ((48, 2), (36, 2), (49, 3), (49,), (49, 2, 1)):
+        safetensors.numpy.save_file(model.state_dict() | {name: np.zeros(shape, np.float32)}, path)
+        with pytest.raises(UserError, match="no table of a window's offsets"):
+            numpyvit.load_weights(model, path)
+
+
 def test_head_of_other_classes(path):
     model, other = vit(seed=1), vit(seed=2, num_classes=7)
     numpyvit.save_weights(model, path)

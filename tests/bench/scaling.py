@@ -39,6 +39,8 @@ def measure(model, args):
     for size, c in there.items():
         off = statistics.median(cost[size]) / middle - 1
         points.append({"img_size": size, "seconds": race.spread(c.rounds), "ns_per_pixel": race.spread(cost[size]), "off": off})
-        table.add_row(f"{size} × {size}", in_words(points[-1]["seconds"], ".3f"), in_words(points[-1]["ns_per_pixel"], ".0f"), f"{off:+.1%}")
-    Console(width=max(Console().width, 100)).print(table, *(f"{size} pixels a side is missing: {why}" for size, why in missing.items()), sep="\n")
+        table.add_row(f"{size} × {size}", in_words(points[-1]["seconds"], ".3f"), in_words(points[-1]["ns_per_pixel"], ".0f"),
+                      f"{off:+.1%}")
+    left_out = [f"{size} pixels a side is missing: {why}" for size, why in missing.items()]
+    Console(width=max(Console().width, 100)).print(table, *left_out, sep="\n")
     return points, race.largest_disturbance(there.values())
