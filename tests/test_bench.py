@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import numpyvit
-from bench import models, ops, profile, race, scaling, threads, train_step, worker
+from bench import gains, models, ops, profile, race, scaling, threads, train_step, worker
 from numpyvit import flops
 from numpyvit import functional as F
 from numpyvit.models import model_config
@@ -52,6 +52,20 @@ def test_threads_and_scaling(tmp_path):
     assert {name: [p["img_size"] for p in points] for name, points in curves.items()} == {SWIN: [8, 16], VIT: [8, 16]}
     for point in curves[SWIN] + curves[VIT]:
         assert point["ns_per_pixel"]["median"] == pytest.approx(point["seconds"]["median"] * 1e9 / (4 * point["img_size"]**2))
+
+
+def test_gains(tmp_path):
+    points = run(gains, tmp_path, "--models", VIT, "--kernels", "layer_norm", "attention", *ONE)["points"]
+    assert [p["without"] for p in points] == ["layer_norm", "attention"]
+    assert F.REFERENCE or {"attention", "conv", "optim", "window_attention"} <= set(gains.bound_files())
+
+
+def test_without_a_kernel_its_definitions_run(monkeypatch):
+    for name in ("layer_norm_forward", "layer_norm_backward"):
+        monkeypatch.setattr(F, name, getattr(F, name))                       # puts the kernels back afterwards
+    family, fields = models.configuration(VIT)
+    worker.numpyvit_step(family, fields, 4, 1, without="layer_norm")
+    assert F.layer_norm_forward.__module__ == F.layer_norm_backward.__module__ == "numpyvit.ops.layer_norm"
 
 
 def test_ops(tmp_path):

@@ -4,6 +4,7 @@
     python tests/bench ops …              every op of the table of cases alone: kernel, definition, torch
     python tests/bench threads …          throughput from one thread to several
     python tests/bench scaling …          step time against the number of pixels
+    python tests/bench gains …            what every file of kernels/ gains: a step with its definitions instead
     python tests/bench cold_start …       import, first step with nothing compiled, first step of a later process
     python tests/bench profile MODEL …    one training step as a table of operations
 
