@@ -51,8 +51,9 @@ def gather(x, Cin, stride, padding, rows):
                     row = rows[b, h, v, i]
                     if 0 <= top < H:
                         row[:first] = 0
-                        for t in range(first, last):
-                            row[t] = x[b, top, left + t]
+                        to, source = row[first:last], x[b, top, left + first:left + last]     # views: their loop is vectorised
+                        for t in range(to.size):
+                            to[t] = source[t]
                         row[last:] = 0
                     else:
                         row[:] = 0
@@ -70,6 +71,7 @@ def scatter(rows, Cin, stride, padding, dx):
                 first, last = max(0, -left), min(run, WC - left)
                 for i in range(kh):
                     top = h * stride - padding + i
-                    if 0 <= top < H:
-                        for t in range(first, last):
-                            dx[b, top, left + t] += rows[b, h, v, i, t]
+                    if 0 <= top < H and first < last:
+                        to, source = dx[b, top, left + first:left + last], rows[b, h, v, i, first:last]
+                        for t in range(to.size):
+                            to[t] += source[t]
