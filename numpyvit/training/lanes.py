@@ -73,6 +73,7 @@ class Lanes:
             replica.backward(dlogits, cache)
             labels = targets if targets.ndim == 1 else targets.argmax(axis=1)
             outcomes.append((float(loss) * b, int((logits.argmax(axis=1) == labels).sum()), replica.batch_statistics(cache)))
+            del cache                                                        # or it would live through the next forward pass, too
         return outcomes
 
     def add_shards(self, count):
