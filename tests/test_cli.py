@@ -15,6 +15,7 @@ import numpyvit
 from numpyvit import cli
 from numpyvit.models import PRESETS
 from numpyvit.tensor_file import read_tensors, write_tensors
+from numpyvit.training import loop
 from numpyvit.training.recipe import Recipe
 from tiny import FAMILIES, image_folder
 
@@ -274,6 +275,41 @@ def test_a_full_disk_is_one_line(images, tmp_path):
                            "--batch-size", "16", "--steps", "4", *MODEL], capture_output=True, text=True, env=ENV)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "checkpoint" in done.stderr and "--resume" in done.stderr, done.stderr
     assert cli.main(["train", "--resume", str(tmp_path / "run")]) == 0
+
+
+def in_step(monkeypatch, number, act):
+    """act() before a step is taken."""
+    take_step = loop.Trainer.take_step
+
+    def step(self, n):
+        if n == number:
+            act()
+        return take_step(self, n)
+    monkeypatch.setattr(loop.Trainer, "take_step", step)
+
+
+def test_out_of_memory_in_mid_run_is_one_line_and_the_run_goes_on_later(images, finished, tmp_path, monkeypatch, capsys):
+    def too_much():
+        np.empty(2**60, np.uint8)
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        in_step(patch, 3, too_much)
+        line = one_line(capsys, "train", "--data", f"folder:{images}", "--out", run, "--batch-size", "16", "--val", "6", "--steps", "6", *MODEL)
+        assert "out of memory" in line and "--batch-size" in line
+    assert cli.main(["train", "--resume", str(run)]) == 0
+    assert (run / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+
+
+def test_a_data_folder_that_disappears_in_mid_run(images, finished, tmp_path, monkeypatch, capsys):
+    """The images are in memory by then: the run ends as if nothing had happened. What needs them again names them."""
+    there = tmp_path / "images"
+    shutil.copytree(images, there)
+    run = tmp_path / "run"
+    in_step(monkeypatch, 2, lambda: shutil.rmtree(there))
+    train(there, run, "--steps", "6")
+    assert (run / "metrics.jsonl").read_bytes() == (finished / "metrics.jsonl").read_bytes()
+    assert str(there) in one_line(capsys, "evaluate", run)
 
 
 @pytest.mark.parametrize("error, words", [(MemoryError(), "out of memory"), (ValueError("two\nlines"), "two lines"),

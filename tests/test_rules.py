@@ -140,3 +140,11 @@ def test_the_benchmark_can_draw_every_case(case):
     assert all(a is None or (a.dtype == np.float32 and a.flags.c_contiguous) for a in arrays.values())
     forward, backward = case.flops(arrays, others)
     assert forward >= 0 and backward >= 0
+
+
+@each_file
+def test_no_clock_that_jumps(path):
+    """time.time, datetime.now: set back or forward by whoever sets the clock. Durations come from time.monotonic."""
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, ast.Attribute):
+            assert node.attr not in ("now", "utcnow", "today") and ast.unparse(node) != "time.time", f"{path.name}:{node.lineno}"
