@@ -59,7 +59,7 @@ def snapshot(trainer):
 # --- failing saves
 
 @pytest.mark.parametrize("error", [28, 5, 13, "short"], ids=["ENOSPC", "EIO", "EACCES", "short write"])
-def test_every_call_of_a_checkpoint_fails_in_turn(trainer, monkeypatch, error):
+def test_every_call_of_a_checkpoint_fails_in_turn(trainer, monkeypatch, error, figures):
     """The previous checkpoint or the new one loads, the failure is raised, and the next attempt succeeds."""
     run, before = trainer.run, snapshot(trainer)
     trainer.take_step(3)
@@ -72,6 +72,7 @@ def test_every_call_of_a_checkpoint_fails_in_turn(trainer, monkeypatch, error):
         except OSError as caught:
             failed = True
             assert run.path in str(caught)
+        figures.add()
         monkeypatch.setattr(files, "os", os)
         newest = run.read_checkpoint()
         assert same(newest.tensors, {3: before, 4: after}[newest.position.step])
@@ -89,7 +90,7 @@ def test_every_call_of_a_checkpoint_fails_in_turn(trainer, monkeypatch, error):
 
 
 @pytest.mark.parametrize("error", [28, 5, 13], ids=["ENOSPC", "EIO", "EACCES"])
-def test_every_call_of_a_whole_run_fails_in_turn(data, tmp_path, monkeypatch, error):
+def test_every_call_of_a_whole_run_fails_in_turn(data, tmp_path, monkeypatch, error, figures):
     """Whatever call fails, at whatever step: an OSError, and the run resumes to the same bits."""
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr("numpyvit.training.curves.draw_curves", lambda run: "")
@@ -104,6 +105,7 @@ def test_every_call_of_a_whole_run_fails_in_turn(data, tmp_path, monkeypatch, er
             loop.train(settings, path)
         except OSError:
             tried += 1
+        figures.add()
         monkeypatch.setattr(files, "os", os)
         if (path / "config.json").exists():
             loop.resume(path)

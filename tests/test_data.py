@@ -742,6 +742,9 @@ def test_broken_folders(tmp_path):
 
 # ── anything at all ──────────────────────────────────────────────────────────────────────────────────────────────────
 
+MANY = 100 if os.environ.get("NUMPYVIT_THOROUGH") else 1                      # times as many mutated files
+
+
 def mutate(blob, random_):
     """A few bit flips, a cut, an insertion, a repetition or a run of one byte."""
     blob = bytearray(blob)
@@ -770,11 +773,11 @@ def outcome(function, *arguments):
         return "refused"
 
 
-def test_mutated_archives_of_the_right_hash(tmp_path):
+def test_mutated_archives_of_the_right_hash(tmp_path, figures):
     random_, seen = random.Random(1), {"read": 0, "refused": 0}
     plain = gzip.decompress(BLOB)
     headers = [at for at in range(0, len(plain), 512) if plain[at + 257:at + 262] == b"ustar"]
-    for i in range(150):
+    for i in range(150 * MANY):
         if i % 3 == 0:
             blob = mutate(BLOB, random_)
         elif i % 3 == 1:
@@ -786,29 +789,32 @@ def test_mutated_archives_of_the_right_hash(tmp_path):
             header = header[:148] + b"%06o\0 " % checksum + header[156:]
             blob = gzip.compress(plain[:at] + header + plain[at + 512:], 1)
         seen[outcome(cifar10.read_archive, write_archive(tmp_path, blob), small_archive(blob))] += 1
+        figures.add()
     assert seen["read"] and seen["refused"] > 50
     assert sorted(p.name for p in tmp_path.iterdir()) == [SMALL.name, "work"] and not list((tmp_path / "work").iterdir())
 
 
-def test_mutated_folders(tmp_path):
+def test_mutated_folders(tmp_path, figures):
     random_, seen = random.Random(2), {"read": 0, "refused": 0}
     target = write_folder(tmp_path / "x")
-    for _ in range(100):
+    for _ in range(100 * MANY):
         name = random_.choice(SMALL.files)
         (target / name).write_bytes(mutate(CONTENT[name], random_))
         seen[outcome(cifar10.read_folder, target, SMALL)] += 1
+        figures.add()
         (target / name).write_bytes(CONTENT[name])
     assert seen["read"] and seen["refused"]
 
 
 @pytest.mark.parametrize("kind, options", [("PNG", {}), ("JPEG", {}), ("JPEG", {"progressive": True})])
-def test_mutated_images(kind, options, tmp_path):
+def test_mutated_images(kind, options, tmp_path, figures):
     random_, seen = random.Random(3), {"read": 0, "refused": 0}
     exif = Image.Exif()
     exif[0x0112] = 3
     originals = [encoded(picture(mode=mode, width=37, height=29), kind, exif=exif, **options)
                  for mode in ("RGB", "L", *(("RGBA", "P", "I;16") if kind == "PNG" else ()))]
-    for _ in range(200):
+    for _ in range(200 * MANY):
         (tmp_path / "a.bin").write_bytes(mutate(random_.choice(originals), random_))
         seen[outcome(read_image, tmp_path / "a.bin", 16)] += 1
+        figures.add()
     assert seen["read"] and seen["refused"]

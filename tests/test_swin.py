@@ -298,7 +298,8 @@ def test_maps_windows_and_shifts_of_the_stages():
 @pytest.mark.parametrize("name, count", [
     ("swin_tiny_patch4_window7_224", 28_288_354), ("swin_small_patch4_window7_224", 49_606_258),
     ("swin_base_patch4_window7_224", 87_768_224), ("swin_large_patch4_window7_224", 196_532_476),
-    ("swin_mini_patch2_window4_32", 7_048_612), ("swin_nano_patch2_window4_32", 633_630)])
+    ("swin_mini_patch2_window4_32", 7_048_612), ("swin_nano_patch2_window4_32", 633_630),
+    ("swin_nano_patch4_window4_32", 976_066)])
 def test_parameter_counts(name, count):
     assert numpyvit.count_parameters(name) == count
 

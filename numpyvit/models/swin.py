@@ -291,4 +291,6 @@ PRESETS = {
                                               window_size=4, mlp_ratio=2.0),
     "swin_nano_patch2_window4_32": SwinConfig(img_size=32, patch_size=2, num_classes=10, embed_dim=64, depths=(2, 4),
                                               num_heads=(2, 4), window_size=4, mlp_ratio=2.0),
+    "swin_nano_patch4_window4_32": SwinConfig(img_size=32, patch_size=4, num_classes=10, embed_dim=96, depths=(4, 2),
+                                              num_heads=(3, 6), window_size=4, mlp_ratio=2.0),     # a quarter of the tokens
 }
