@@ -2,6 +2,7 @@
 import ast
 import importlib
 import inspect
+import re
 from pathlib import Path
 
 import numpy as np
@@ -148,3 +149,24 @@ def test_no_clock_that_jumps(path):
     for node in ast.walk(TREES[path]):
         if isinstance(node, ast.Attribute):
             assert node.attr not in ("now", "utcnow", "today") and ast.unparse(node) != "time.time", f"{path.name}:{node.lineno}"
+
+
+@pytest.mark.parametrize("page", ["README.md", "numpyvit/ops/README.md", "examples/README.md"])
+def test_links_lead_somewhere(page):
+    """Files exist, and so do the headings behind a #."""
+    root = PACKAGE.parent
+    if not (root / page).exists():
+        pytest.skip("installed without the repository's pages")
+    for target in re.findall(r"\]\(([^)\s]+)\)", (root / page).read_text()):
+        if "://" in target:
+            continue
+        file, _, anchor = target.partition("#")
+        there = (root / page).parent / file if file else root / page
+        assert there.exists(), target
+        assert not anchor or anchor in anchors(there.read_text()), target
+
+
+def anchors(text):
+    """The names that GitHub gives to headings: link text only, lower case, letters, digits, hyphens, underscores."""
+    headings = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", line.lstrip("#").strip()) for line in text.splitlines() if line.startswith("#")]
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
