@@ -18,7 +18,7 @@ test: $(TEST)                  # ARGS are pytest's
 test-thorough: $(TEST)         # ten times the examples, and the long campaigns
 	@NUMPYVIT_THOROUGH=1 $(BIN)/python -m pytest -q -n 2 --hypothesis-profile=thorough $(ARGS)
 
-mutants: $(TEST)               # seeded defects in the backward functions: the suite must notice every one
+mutants: $(TEST)               # seeded defects in the backward functions: the suite must notice every one; ARGS="--every 1" for all
 	@$(BIN)/python tests/mutants.py $(ARGS)
 
 bench: $(TEST)                 # side by side with PyTorch
