@@ -28,7 +28,7 @@ for library in ("OMP", "OPENBLAS", "MKL", "NUMBA"):
     os.environ[f"{library}_NUM_THREADS"] = "1"
 
 ROOT = Path(__file__).resolve().parent.parent
-TIMEOUT = 120                                                                # seconds; an endless loop is noticed too
+TIMEOUT = 300                                                                # seconds; an endless loop is noticed too
 SKIP = {"__init__", "random_bits", "erf", "positions", "checks"}             # no backward pass: test_ops has their tests
 METHODS = re.compile("forward|backward|embed|classify|project|merge_heads|split_class")
 
