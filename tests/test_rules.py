@@ -153,17 +153,20 @@ def test_no_clock_that_jumps(path):
 
 @pytest.mark.parametrize("page", ["README.md", "numpyvit/ops/README.md", "examples/README.md"])
 def test_links_lead_somewhere(page):
-    """Files exist, and so do the headings behind a #."""
+    """Files exist, and so do the headings behind a #; #L of an operation is the line of its backward function."""
     root = PACKAGE.parent
     if not (root / page).exists():
         pytest.skip("installed without the repository's pages")
-    for target in re.findall(r"\]\(([^)\s]+)\)", (root / page).read_text()):
+    for name, target in re.findall(r"\[([^]]*)\]\(([^)\s]+)\)", (root / page).read_text()):
         if "://" in target:
             continue
         file, _, anchor = target.partition("#")
         there = (root / page).parent / file if file else root / page
         assert there.exists(), target
-        assert not anchor or anchor in anchors(there.read_text()), target
+        if line := re.fullmatch(r"L(\d+)", anchor):
+            assert there.read_text().splitlines()[int(line[1]) - 1].startswith(f"def {name}_backward("), target
+        else:
+            assert not anchor or anchor in anchors(there.read_text()), target
 
 
 def anchors(text):
