@@ -101,13 +101,13 @@ def error(got, want, floor=0.0):
 
 
 def floor_of(name, arrays, others, dy):
-    """The size below which a gradient counts as zero: 1e-5 of ‖dy‖, times the largest entries of the other arrays, times 1/√eps.
+    """The size below which a gradient counts as zero: 1e-5 of Σ|dy|, times the largest entries of the other arrays, times 1/√eps.
 
     A softmax of one dominant logit or over one key, and the weight of a norm that only sees constant rows, have gradients
-    that are 0 but for rounding: no digits to compare.
+    that are 0 but for rounding: no digits to compare. (Σ|dy|, for a mean's rounding error is the same in all rows.)
     """
     largest = [max(1.0, float(np.abs(a).max())) for other, a in arrays.items() if a is not None and other != name]
-    return 1e-5 * np.linalg.norm(dy) * math.prod(largest) / math.sqrt(others.get("eps", 1.0))
+    return 1e-5 * float(np.abs(dy).sum()) * math.prod(largest) / math.sqrt(others.get("eps", 1.0))
 
 
 def torch_gradients(case, arrays, others, dy):
@@ -119,6 +119,24 @@ def torch_gradients(case, arrays, others, dy):
     y.backward(torch.tensor(np.array(dy), dtype=torch.float64))
     grads = [None if t is None else torch.zeros_like(t).numpy() if t.grad is None else t.grad.numpy() for t in tensors.values()]
     return y.detach().numpy(), grads, dy
+
+
+def model_errors(model, images, dlogits, train=False):
+    """{what: relative error} of logits, dimages, every parameter's gradient and every buffer, against autograd on the twin."""
+    twin, torch_images = torch_models.twin_of(model, train), torch.tensor(np.array(images), requires_grad=True)
+    torch_logits = twin(torch_images)
+    torch_logits.backward(torch.from_numpy(dlogits))
+    logits, cache = model.forward(images, train=train)
+    dimages = model.backward(dlogits, cache)
+    grads = {name: p.grad.numpy() for name, p in twin.named_parameters()}
+    buffers = {name: value.numpy() for name, value in twin.state_dict().items() if name not in grads}
+    zero = 1e-4 * max(np.linalg.norm(g) for g in grads.values())             # a key's bias moves all scores of a row alike, a norm
+    errors = {"logits": error(logits, torch_logits.detach().numpy()),        # of one value has no slope: 0 but for rounding
+              "images": error(dimages, torch_images.grad.numpy(), zero)}
+    errors |= {name: error(p.grad, grads.pop(name), zero) for name, p in model.named_parameters()}
+    errors |= {name: error(buffer, buffers.pop(name)) for name, buffer in model.named_buffers()}
+    assert not grads and not buffers
+    return errors
 
 
 def gradients(backward, dy, cache):
@@ -233,7 +251,7 @@ def torch_layer_norm(x, weight, bias, eps):
 
 
 def batch_norm_inputs(d):
-    B, H, W, C = d.size("B", 2, 3), d.size("H", 2, 5), d.size("W", 2, 5), d.size("C", 1, 37)
+    B, H, W, C = d.size("B", 2, 7), d.size("H", 2, 7), d.size("W", 2, 7), d.size("C", 1, 37)     # often more rows than a block
     x = d.array(*d.choice((B, H, W), (B, H * W)), C, scale=d.choice(1.0, 30.0), offset=d.choice(0.0, 5.0))
     running = d.choice((None, None), (d.array(C), np.abs(d.array(C)) + 0.1))
     if d.sometimes():                                         # a channel that is constant over the batch

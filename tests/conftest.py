@@ -10,11 +10,11 @@ import torch
 
 torch.set_num_threads(1)
 
-common = dict(deadline=None, suppress_health_check=list(hypothesis.HealthCheck), print_blob=True)
-hypothesis.settings.register_profile("default", max_examples=100, derandomize=True, database=None, **common)
+common = dict(deadline=None, suppress_health_check=list(hypothesis.HealthCheck), print_blob=True, database=None, derandomize=True)
+hypothesis.settings.register_profile("default", max_examples=100, **common)
 hypothesis.settings.register_profile("thorough", max_examples=1000, **common)
-hypothesis.settings.register_profile("mutants", max_examples=100, derandomize=True, database=None,
-                                      phases=[hypothesis.Phase.generate], **common)
+hypothesis.settings.register_profile("random", max_examples=1000, **common | {"derandomize": False})   # other draws every time
+hypothesis.settings.register_profile("mutants", max_examples=100, phases=[hypothesis.Phase.generate], **common)
 hypothesis.settings.load_profile("default")                                  # --hypothesis-profile=thorough overrides
 
 

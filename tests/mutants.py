@@ -289,6 +289,7 @@ EQUIVALENT = {
     "ops/windows.shifted_window_mask: np.arange(padded_W) >= ": "the two labels change places, and only their equality counts",
     "models/cvt.split_class: N - size[0] * size[1] → (-(size": "a negative end of a slice counts from the end",
     "ops/windows.shifted_window_mask: 2 → 4": "four labels remain four labels",
+    "ops/windows.shifted_window_mask: 2 * row[:, None] + column → ((2 * row[:, None]) - ": "four labels remain four labels",
 }
 
 

@@ -1,12 +1,13 @@
 """Swin: the windows, the mask and the positions against brute force, the whole model against torch."""
-import dataclasses
 import math
 
 import numpy as np
 import pytest
 import torch
-from torch_models import TorchSwin
+from hypothesis import given
+from hypothesis import strategies as st
 
+import cases
 import numpyvit
 from numpyvit.models.swin import SwinConfig
 from numpyvit.ops.attention import self_attention_forward
@@ -24,9 +25,6 @@ MAPS = {                                             # H, W, M: maps of every re
     "flat": (3, 8, 3), "a single token": (1, 1, 1), "even in one axis": (8, 9, 4),
 }
 
-
-def relative_error(got, expected):
-    return np.abs(got - expected).max() / np.abs(expected).max()
 
 
 def random_model(seed=0, **fields):
@@ -261,27 +259,27 @@ SIZES = {
                                     {"depths": (1, 2, 1), "num_heads": (3, 1, 4), "patch_size": 1, "window_size": 3},
                                     {"patch_size": 3, "window_size": 2}],
                          ids=["small", "other options", "window 7", "three stages", "patch 3"])
-def test_every_gradient_is_torchs(img_size, fields):
+def test_every_gradient_is_torchs(img_size, fields, figures):
     model, rng = random_model(**{**SMALL, "img_size": img_size, **fields})
-    reference = TorchSwin(**dataclasses.asdict(model.config)).double()
-    reference.load_state_dict({name: torch.from_numpy(value) for name, value in model.state_dict().items()})
-    H, W = np.broadcast_to(img_size, 2)
-    images, dlogits = rng.normal(size=(2, 2, H, W)), rng.normal(size=(2, 5))
-    logits, cache = model.forward(images, train=True)
-    dimages = model.backward(dlogits, cache)
-    torch_images = torch.from_numpy(images).requires_grad_()
-    torch_logits = reference(torch_images)
-    torch_logits.backward(torch.from_numpy(dlogits))
-    assert relative_error(logits, torch_logits.detach().numpy()) < 1e-10
-    assert relative_error(dimages, torch_images.grad.numpy()) < 1e-10
-    torch_parameters = dict(reference.named_parameters())
-    assert [*torch_parameters].sort() == [name for name, _ in model.named_parameters()].sort()
-    for name, p in model.named_parameters():
-        gradient = torch_parameters[name].grad.numpy()
-        if np.abs(gradient).max() < 1e-12:                                   # one token a window: the table has no effect
-            assert np.abs(p.grad).max() < 1e-12, name
-        else:
-            assert relative_error(p.grad, gradient) < 1e-10, name
+    errors = cases.model_errors(model, rng.normal(size=(2, 2, *np.broadcast_to(img_size, 2))), rng.normal(size=(2, 5)), train=True)
+    figures.add(worst=max(errors.values()))
+    assert max(errors.values()) <= 1e-10, errors
+
+
+@given(data=st.data())
+def test_any_geometry_is_torchs(data, figures):
+    pick = lambda *options: data.draw(st.sampled_from(options))              # noqa: E731
+    stages = pick(1, 2, 3)
+    heads = tuple(pick(1, 2, 3) for _ in range(stages))
+    fields = dict(img_size=(pick(*range(4, 20)), pick(*range(4, 20))), patch_size=pick(1, 2, 3), in_chans=pick(1, 3), num_classes=4,
+                  embed_dim=6 * pick(1, 2), depths=tuple(pick(1, 2) for _ in heads), num_heads=heads, window_size=pick(1, 2, 3, 4, 5, 7),
+                  mlp_ratio=pick(0.5, 2.0), qkv_bias=pick(True, False), act=pick("gelu", "relu"), norm_eps=pick(1e-5, 1e-6))
+    model, rng = random_model(data.draw(st.integers(0, 999)), **fields)
+    B, train = pick(1, 2, 3), pick(True, False)
+    images = cases.laid_out(rng.normal(size=(B, fields["in_chans"], *fields["img_size"])), pick(*cases.LAYOUTS))
+    errors = cases.model_errors(model, images, rng.normal(size=(B, 4)), train)
+    figures.add(worst=max(errors.values()))
+    assert max(errors.values()) <= 1e-10, errors
 
 
 def test_maps_windows_and_shifts_of_the_stages():

@@ -1,5 +1,4 @@
 """ViT: the whole model against torch, its names and counts, and what training adds at random."""
-import dataclasses
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from numpyvit import functional as F
 from numpyvit import gradcheck
 from numpyvit.models.vit import ViTConfig
 from numpyvit.module import Parameter
-from torch_models import TorchViT
+from torch_models import twin_of
 
 SMALL = dict(img_size=(15, 10), patch_size=5, in_chans=2, num_classes=7, embed_dim=24, depth=2, num_heads=3, mlp_ratio=1.5)
 
@@ -31,8 +30,7 @@ def random_model(seed=0, dtype="float64", **fields):
 
 def compare_with_torch(model, images, targets, label_smoothing):
     """{what: relative error} of logits, loss, dimages and every parameter's gradient."""
-    twin = TorchViT(**dataclasses.asdict(model.config)).double()
-    twin.load_state_dict({name: torch.from_numpy(value) for name, value in model.state_dict().items()})
+    twin = twin_of(model)
     torch_images = torch.from_numpy(np.array(images)).requires_grad_()
     torch_logits = twin(torch_images)
     torch_loss = TF.cross_entropy(torch_logits, torch.from_numpy(targets), label_smoothing=label_smoothing)

@@ -8,6 +8,7 @@ Every model maps images (B, in_chans, H, W) to logits (B, K). Nothing here is ra
 
 Legend: B batch · N tokens · C channels · nh, hd heads and head width · H, W grid · M window side · nW windows · K classes
 """
+import dataclasses
 import math
 from collections import OrderedDict
 from functools import partial
@@ -29,6 +30,13 @@ def build(family, **fields):
 
 
 # ----------------------------------------------------------------------------------------------------------------- all three
+
+def twin_of(model, train=False):
+    """The torch model of one of ours, in float64, with its weights and buffers."""
+    twin = build(type(model).__name__.lower(), **dataclasses.asdict(model.config)).double().train(train)
+    twin.load_state_dict({name: torch.from_numpy(value) for name, value in model.state_dict().items()})
+    return twin
+
 
 def pair(size):
     return (size, size) if isinstance(size, int) else tuple(size)

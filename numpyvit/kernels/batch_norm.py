@@ -15,7 +15,9 @@ def batch_norm_forward(x, weight, bias, running_mean=None, running_var=None, eps
     mean, var = running_mean, running_var
     if of_batch:
         mean = row_sums(rows) / len(rows)                                    # mean = x.mean(positions)
-        var = square_sums(rows, mean) / len(rows)                            # var = (centred * centred).mean(positions)
+        centred, squares = centred_sums(rows, mean)
+        rest = centred / len(rows)                                           # 0 but for the rounding of mean
+        mean, var = mean + rest, squares / len(rows) - rest * rest           # var = (centred * centred).mean(positions)
     rstd = 1 / np.sqrt(var + eps)
     y = np.empty_like(rows)
     normalise(rows, mean, rstd * weight, bias, y)
@@ -56,18 +58,22 @@ def row_sums(x):
 
 
 @njit(**LOOP)
-def square_sums(x, mean):
-    """((x - mean) ** 2).sum(axis=0)"""
+def centred_sums(x, mean):
+    """(x - mean).sum(axis=0), ((x - mean) ** 2).sum(axis=0)"""
     n, C = x.shape
-    total, part = np.zeros(C, x.dtype), np.empty(C, x.dtype)
+    total, squares = np.zeros(C, x.dtype), np.zeros(C, x.dtype)
+    part, part_squares = np.empty(C, x.dtype), np.empty(C, x.dtype)
     for start in range(0, n, BLOCK):
         part[:] = 0
+        part_squares[:] = 0
         for i in range(start, min(start + BLOCK, n)):
             for c in range(C):
                 centred = x[i, c] - mean[c]
-                part[c] += centred * centred
+                part[c] += centred
+                part_squares[c] += centred * centred
         total += part
-    return total
+        squares += part_squares
+    return total, squares
 
 
 @njit(**LOOP)
