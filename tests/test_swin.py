@@ -26,7 +26,6 @@ MAPS = {                                             # H, W, M: maps of every re
 }
 
 
-
 def random_model(seed=0, **fields):
     """A float64 Swin with no parameter at its initial value."""
     model = numpyvit.create_model("swin", dtype="float64", **fields)
