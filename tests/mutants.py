@@ -285,6 +285,8 @@ EQUIVALENT = {
     "ops/avg_pool.pad_end: columns - padded.shape[2] → ((columns) +": BUFFER,
     "ops/avg_pool.pad_end: columns - padded.shape[2] → (columns)": BUFFER,
     "ops/conv.col2im: 2 → 4": BUFFER,
+    "kernels/depthwise_conv.convolve: j + 3 <= W → ": "the way for pixels at the edge serves the others, too",
+    "kernels/depthwise_conv.convolve: 3 → 6": "the way for pixels at the edge serves the others, too",
     "ops/windows.shifted_window_mask: np.arange(padded_H) >= ": "the two labels change places, and only their equality counts",
     "ops/windows.shifted_window_mask: np.arange(padded_W) >= ": "the two labels change places, and only their equality counts",
     "models/cvt.split_class: N - size[0] * size[1] → (-(size": "a negative end of a slice counts from the end",

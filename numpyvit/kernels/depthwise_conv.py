@@ -1,7 +1,7 @@
 """Depthwise convolution with 3×3 kernels: the nine taps of a pixel in one sum, vectorised over the channels.
 
-Nothing is padded: rows outside the map are one row of zeros, columns outside are skipped. What is rare goes to the definition:
-other kernels and wider padding.
+Nothing is padded: rows outside the map are one row of zeros, columns outside are skipped. Kernels of another size are rare and go
+to the definition.
 """
 import numpy as np
 from numba import njit
@@ -12,7 +12,7 @@ from .fast_math import LOOP
 
 
 def depthwise_conv_forward(x, weight, bias=None, stride=1, padding=0):
-    if not usual(weight, padding):
+    if weight.shape[2:] != (3, 3):
         return definition.depthwise_conv_forward(x, weight, bias, stride, padding)
     x = np.ascontiguousarray(x)
     B, H, W, C = x.shape
@@ -23,7 +23,7 @@ def depthwise_conv_forward(x, weight, bias=None, stride=1, padding=0):
 
 def depthwise_conv_backward(dy, cache):
     x, weight, has_bias, stride, padding = cache
-    if not usual(weight, padding):
+    if weight.shape[2:] != (3, 3):
         return definition.depthwise_conv_backward(dy, cache)
     dy, w = np.ascontiguousarray(dy), taps(weight)
     dx, dweight = np.zeros_like(x), np.zeros_like(w)
@@ -34,10 +34,6 @@ def depthwise_conv_backward(dy, cache):
         scatter(dy, w, stride, padding, dx)
     dbias = dy.sum(axis=(0, 1, 2)) if has_bias else None
     return dx, dweight.transpose(2, 0, 1)[:, None], dbias
-
-
-def usual(weight, padding):
-    return weight.shape[2:] == (3, 3) and padding <= 1
 
 
 def taps(weight):
@@ -60,7 +56,7 @@ def convolve(x, w, bias, stride, padding, y):
             for v in range(Wo):
                 j = v * stride - padding
                 out = y[b, h, v]
-                if 0 <= j and j + 2 < W:
+                if 0 <= j and j + 3 <= W:
                     for c in range(C):
                         out[c] = (bias[c]
                                   + above[j, c] * w[0, 0, c] + above[j + 1, c] * w[0, 1, c] + above[j + 2, c] * w[0, 2, c]
