@@ -3,6 +3,8 @@
 float64: within 1e-10 of both. float32: no further from float64 than twice what the NumPy definition is in float32, so the
 tolerance is derived and not guessed. NaN and infinity are neither lost nor spread.
 """
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -46,6 +48,20 @@ def test_float64(case, data, figures):
         errors[name] = max(cases.error(g, w, floor), cases.error(g, defined[name], floor))
     figures.add(**errors)
     assert max(errors.values()) <= 1e-10, errors
+
+
+@pytest.mark.parametrize("case", [case for case in KERNELS if "conv" in case.name], ids=str)
+def test_every_geometry(case):
+    """Every small map, stride and padding: the multiples of 4 too, which the draws above leave out."""
+    rng, depthwise = np.random.default_rng(0), "depthwise" in case.name
+    for kernel, H, W, stride, padding in itertools.product((1, 2, 3), (1, 3, 4), range(1, 10), (1, 2, 3), (0, 1, 2)):
+        if min(H, W) + 2 * padding < kernel or padding > kernel:
+            continue
+        arrays = dict(x=rng.normal(size=(2, H, W, 3)), weight=rng.normal(size=(3, 1 if depthwise else 3, kernel, kernel)), bias=None)
+        others = dict(stride=stride, padding=padding)
+        dy = rng.normal(size=DEFINITIONS[case.name][0](**arrays, **others)[0].shape)
+        got, want = run(KERNELS[case], arrays, others, dy), run(DEFINITIONS[case.name], arrays, others, dy)
+        assert all(cases.error(got[name], want[name], 1e-10) <= 1e-10 for name in want), (kernel, H, W, stride, padding)
 
 
 @every_kernel

@@ -43,7 +43,7 @@ def row_sums(x):
     for start in range(0, n, BLOCK):
         part[:] = 0
         end = min(start + BLOCK, n)
-        whole = start + (end - start) // 4 * 4
+        whole = end - (end - start) % 4
         for i in range(start, whole, 4):
             for c in range(C):
                 part[c] += x[i, c] + x[i + 1, c] + x[i + 2, c] + x[i + 3, c]

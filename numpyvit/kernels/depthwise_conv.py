@@ -102,7 +102,7 @@ def correlate(x, dy, stride, padding, dweight):
                     first = max(0, -((j - padding) // s))                    # outputs whose tap j lies on the map
                     last = max(first, min(Wo, (W - 1 + padding - j) // s + 1))
                     total, row, up = image[i, j], x[b, top + i], dy[b, h]
-                    whole = first + (last - first) // 4 * 4
+                    whole = last - (last - first) % 4
                     for v in range(first, whole, 4):
                         k = v * s + j - padding
                         for c in range(C):
