@@ -145,7 +145,7 @@ def everywhere(low, high):
 SPECIAL = np.array([0.0, -0.0, 1e-45, -1e-45, 1e-39, 1e4, -1e4, 3e38, -3e38, np.inf, -np.inf, np.nan], np.float32)
 
 
-@njit(**fast_math.LOOP)
+@njit(**fast_math.LOOP | {"cache": False})                                   # or a change of fast_math would not be seen
 def exp_of(x, y):
     for i in range(len(x)):
         y[i] = fast_math.exp(x[i])
