@@ -243,7 +243,7 @@ SPECIAL = [
     ("ops/layer_norm.py", "np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + eps)",
      "(np.sqrt((centred * centred).mean(axis=-1, keepdims=True)) + eps)", "eps outside the root"),
     ("ops/layer_norm.py", "(x, weight, mean, rstd)\n\n", "(centred, weight, mean, rstd)\n\n", "stale cache"),
-    ("ops/cross_entropy.py", "s / K", "s / (K - 1)", "smoothing over the other classes"),
+    ("ops/cross_entropy.py", "s / K).astype", "s / (K - 1)).astype", "smoothing over the other classes"),
     ("ops/cross_entropy.py", "(dloss / len(p))", "dloss", "missing 1/B"),
     ("ops/linear.py", "dy_rows.T @ x_rows", "dy[:1].reshape(-1, dy.shape[-1]).T @ x[:1].reshape(-1, x.shape[-1])",
      "the first image's tokens"),
