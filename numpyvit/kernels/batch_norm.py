@@ -16,7 +16,7 @@ def batch_norm_forward(x, weight, bias, running_mean=None, running_var=None, eps
         mean = row_sums(rows) / len(rows)                                    # mean = x.mean(positions)
         centred, squares = centred_sums(rows, mean)
         rest = centred / len(rows)                                           # 0 but for the rounding of mean
-        mean, var = mean + rest, squares / len(rows) - rest * rest           # var = (centred * centred).mean(positions)
+        mean, var = mean + rest, squares / len(rows)                         # var = (centred * centred).mean(positions)
     rstd = 1 / np.sqrt(var + eps)
     y = np.empty_like(rows)
     normalise(rows, mean, rstd * weight, bias, y)
@@ -43,7 +43,7 @@ def row_sums(x):
     for start in range(0, n, BLOCK):
         part[:] = 0
         end = min(start + BLOCK, n)
-        whole = end - (end - start) % 4
+        whole = end - end % 4                                                # start is a multiple of 4
         for i in range(start, whole, 4):
             for c in range(C):
                 part[c] += x[i, c] + x[i + 1, c] + x[i + 2, c] + x[i + 3, c]
