@@ -51,7 +51,7 @@ def tests_for(path):
         return [*(f"tests/test_ops.py::test_against_autograd[{op}]" for op in ops),
                 *(f"tests/test_ops.py::test_float32_stays_float32[{op}]" for op in ops), *more]
     if name == "fast_math":
-        return ["tests/test_kernels.py::test_exp", "tests/test_kernels.py::test_activations"]
+        return [f"tests/test_kernels.py::{test}" for test in ("test_exp", "test_activations", "test_float64[bias_activation]")]
     if folder == "kernels":
         tests = ["test_float64[", "test_float32[", "test_nan_and_infinity_as_in_the_definition[float32-"]
         tests[1:1] = ["test_every_geometry["] if "conv" in name else []
