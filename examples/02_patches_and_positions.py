@@ -13,7 +13,7 @@ from numpyvit.data import read_image
 from numpyvit.data.shapes import CLASSES, generate
 from numpyvit.ops.patch_embed import patch_embed_forward, patches_of
 from numpyvit.ops.positions import sincos2d_table, sinusoidal_table
-from numpyvit.plots import colour_bar, new_figure, save, show_image
+from numpyvit.inspection.plots import colour_bar, new_figure, save, show_image
 
 S, P, C = 224, 16, 768
 gh = gw = S // P

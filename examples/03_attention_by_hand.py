@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from numpyvit.ops.attention import attention_forward, attention_probs
-from numpyvit.plots import colour_bar, panels, save
+from numpyvit.inspection.plots import colour_bar, panels, save
 
 np.set_printoptions(precision=3, suppress=True)
 tokens = ["the", "cat", "sat", "."]

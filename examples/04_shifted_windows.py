@@ -10,7 +10,7 @@ import numpy as np
 
 from numpyvit.ops.relative_position import relative_position_index
 from numpyvit.ops.windows import shifted_window_mask, shifted_windows_backward, shifted_windows_forward
-from numpyvit.plots import colour_bar, panels, save
+from numpyvit.inspection.plots import colour_bar, panels, save
 
 # --- the index, for M = 2
 

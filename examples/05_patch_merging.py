@@ -13,8 +13,8 @@ from numpyvit.data import read_image
 from numpyvit.data.shapes import CLASSES, generate
 from numpyvit.models import model_config
 from numpyvit.ops.windows import merge_patches_forward
-from numpyvit.plots import panels, save
-from numpyvit.summary import amount, summary
+from numpyvit.inspection.plots import panels, save
+from numpyvit.inspection.summary import amount, summary
 
 _, config = model_config("swin_tiny_patch4_window7_224")
 layers = summary("swin_tiny_patch4_window7_224")

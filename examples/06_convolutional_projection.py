@@ -7,12 +7,12 @@ how its weight goes back to the tokens; what stride 2 saves in every stage of Cv
 """
 import numpy as np
 
-from numpyvit.analysis import key_sources, sources
+from numpyvit.inspection.attention import key_sources, sources
 from numpyvit.layers import ConvBatchNorm
 from numpyvit.ops.attention import attention_forward, attention_probs
 from numpyvit.ops.depthwise_conv import depthwise_conv_forward
-from numpyvit.plots import colour_bar, new_figure, panels, save
-from numpyvit.summary import amount, summary
+from numpyvit.inspection.plots import colour_bar, new_figure, panels, save
+from numpyvit.inspection.summary import amount, summary
 
 np.set_printoptions(precision=2, suppress=True)
 H = W = 3

@@ -14,7 +14,7 @@ import numpy as np
 import threadpoolctl
 
 from numpyvit import functional as F
-from numpyvit.plots import new_figure, save
+from numpyvit.inspection.plots import new_figure, save
 
 C, nh, M = 64, 2, 7
 sides = (7, 14, 21, 28, 42, 56)

@@ -17,8 +17,8 @@ import numpy as np
 
 import numpyvit
 from numpyvit.data import Augment, ImageSet, augment_batch, channel_statistics, epoch_order, load, normalise
-from numpyvit.plots import new_figure, save
-from numpyvit.summary import amount, summary
+from numpyvit.inspection.plots import new_figure, save
+from numpyvit.inspection.summary import amount, summary
 from numpyvit.training.lanes import Lanes, single_threaded_blas
 from numpyvit.training.optim import Optimizer, OptimizerConfig
 from numpyvit.training.schedule import learning_rate

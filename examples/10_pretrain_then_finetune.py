@@ -16,10 +16,10 @@ import os
 import numpy as np
 
 import numpyvit
-from numpyvit.analysis import position_similarity
+from numpyvit.inspection.attention import position_similarity
 from numpyvit.data import Augment, ImageSet, augment_batch, channel_statistics, epoch_order, normalise
 from numpyvit.data.shapes import CLASSES, generate
-from numpyvit.plots import colour_bar, new_figure, save
+from numpyvit.inspection.plots import colour_bar, new_figure, save
 from numpyvit.training.lanes import Lanes, single_threaded_blas
 from numpyvit.training.optim import Optimizer, OptimizerConfig
 from numpyvit.training.schedule import learning_rate

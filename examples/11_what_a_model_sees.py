@@ -20,7 +20,7 @@ from numpyvit import analysis, plots
 from numpyvit.data import load, normalise
 from numpyvit.training.loop import train
 from numpyvit.training.recipe import recipe_for
-from numpyvit.training.scoring import Classifier
+from numpyvit.runs.classifier import Classifier
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("run", nargs="?")

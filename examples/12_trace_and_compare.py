@@ -12,7 +12,7 @@ os.environ["NUMPYVIT_REFERENCE"] = "1"                                       # b
 import numpy as np
 
 import numpyvit
-from numpyvit.trace import compare, print_comparison, print_trace, trace
+from numpyvit.inspection.trace import compare, print_comparison, print_trace, trace
 
 rng = np.random.default_rng(0)
 model = numpyvit.create_model("vit", img_size=8, patch_size=4, embed_dim=12, depth=2, num_heads=3, num_classes=4, dtype="float64")

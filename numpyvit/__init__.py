@@ -12,16 +12,20 @@ import importlib
 
 __version__ = "0.1.0"
 
-_PUBLIC = {"list_models": "models", "create_model": "models", "count_parameters": "models", "save_weights": "weights",
-           "load_weights": "weights"}
-__all__ = [*_PUBLIC]
+_FUNCTIONS = {"list_models": "models", "create_model": "models", "count_parameters": "models", "save_weights": "weights",
+              "load_weights": "weights"}
+_MODULES = {"analysis": "inspection.attention", "plots": "inspection.plots", "summary": "inspection.summary",
+            "trace": "inspection.trace", "gradcheck": "gradcheck", "data": "data"}
+__all__ = [*_FUNCTIONS, *_MODULES]
 
 
 def __getattr__(name):                       # imports on first use: `import numpyvit` alone does not wait for numba
-    if name in _PUBLIC:
-        return getattr(importlib.import_module(f".{_PUBLIC[name]}", __name__), name)
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(f".{_FUNCTIONS[name]}", __name__), name)
+    if name in _MODULES:
+        return importlib.import_module(f".{_MODULES[name]}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__():
-    return [*globals(), *_PUBLIC]
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""The one kind of error that is the user's to mend."""
+"""The two errors that everybody may raise."""
 
 
 class UserError(ValueError):
@@ -10,3 +10,7 @@ class UserError(ValueError):
 
     def __init__(self, message):
         super().__init__(" ".join(str(message).split()))
+
+
+class Interrupted(Exception):
+    """The user stopped the run, and a checkpoint has been written. The message says how to go on; the exit status is 130."""

@@ -81,17 +81,26 @@ class Model(Module):
                     setattr(module, name, getattr(module, name).astype(dtype))
         return self
 
+    def layout(self):
+        """Where every parameter lies in the flat vectors: (name, Parameter, start, end), in order.
+
+        Every start is a multiple of ALIGN; the few elements between an end and the next start are always 0.
+        """
+        start = 0
+        for name, p in self.named_parameters():
+            yield name, p, start, start + p.size
+            start += -(-p.size // ALIGN) * ALIGN
+
     def flat_size(self):
+        """Elements of each flat vector, padding included."""
         return sum(-(-p.size // ALIGN) * ALIGN for _, p in self.named_parameters())
 
     def bind(self, flat, flat_grad):
         """Make every parameter's .data and .grad a view of these vectors. The few padding elements between stay 0."""
         self.flat, self.flat_grad = flat, flat_grad
-        start = 0
-        for _, p in self.named_parameters():
-            p.data = flat[start:start + p.size].reshape(p.shape)
-            p.grad = flat_grad[start:start + p.size].reshape(p.shape)
-            start += -(-p.size // ALIGN) * ALIGN
+        for _, p, start, end in self.layout():
+            p.data = flat[start:end].reshape(p.shape)
+            p.grad = flat_grad[start:end].reshape(p.shape)
 
     def replica(self, flat_grad=None):
         """The same weights and buffers (shared, not copied) with gradients of its own: one for each gradient shard."""

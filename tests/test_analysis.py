@@ -9,7 +9,7 @@ from torch.nn import functional as TF
 
 import numpyvit
 import torch_models
-from numpyvit.analysis import (BlockAttention, attention_blocks, attention_map, choose, mean_attention_distance, patch_filters,
+from numpyvit.inspection.attention import (BlockAttention, attention_blocks, attention_map, choose, mean_attention_distance, patch_filters,
                                position_similarity, relative_position_bias, rollout, saliency, sources)
 from numpyvit.models import model_config
 

@@ -13,9 +13,10 @@ import pytest
 
 import numpyvit
 from numpyvit.errors import UserError
-from numpyvit.tensor_file import read_tensors, write_tensors
-from numpyvit.training import files, loop
-from numpyvit.training.checkpoint import Checkpoint, RunFolder, build_model, checkpoint_tensors
+from numpyvit.files.safetensors import read_tensors, write_tensors
+from numpyvit.files import atomic as files
+from numpyvit.training import loop
+from numpyvit.runs.checkpoint import Checkpoint, RunFolder, build_model, checkpoint_tensors
 from numpyvit.training.optim import Optimizer
 from tiny import FAMILIES, FaultyOs, recipe, same, small_shapes
 from test_training import assert_same_run, state, stop_at
@@ -93,7 +94,7 @@ def test_every_call_of_a_checkpoint_fails_in_turn(trainer, monkeypatch, error, f
 def test_every_call_of_a_whole_run_fails_in_turn(data, tmp_path, monkeypatch, error, figures):
     """Whatever call fails, at whatever step: an OSError, and the run resumes to the same bits."""
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr("numpyvit.training.curves.draw_curves", lambda run: "")
+    monkeypatch.setattr("numpyvit.runs.curves.draw_curves", lambda run: "")
     settings = recipe(steps=3)
     loop.train(settings, tmp_path / "whole")
     places, tried = iter(sorted(random.Random(error).sample(range(12, 180), 8 if not THOROUGH else 160))), 0
@@ -137,7 +138,8 @@ import os, signal, sys, time
 sys.path.insert(0, {tests!r})
 from numpyvit.data import shapes
 import tiny
-from numpyvit.training import curves, loop, scoring
+from numpyvit.runs import classifier as scoring, curves
+    from numpyvit.training import loop
 dataset = shapes.load(16, 256, 64)
 loop.load = lambda *args, **kwargs: dataset
 loop.CHECKPOINT_SECONDS = 0.0                                                # a checkpoint every step: most kills hit one
@@ -240,7 +242,7 @@ def assert_consistent(run, newest):
 def test_a_second_process_is_refused_and_a_dead_one_does_not_block(tmp_path):
     (tmp_path / "run").mkdir()
     lock = str(tmp_path / "run" / "lock")
-    code = ("import sys, time; from numpyvit.training import files\n"
+    code = ("import sys, time; from numpyvit.files import atomic as files\n"
             f"with files.locked({lock!r}, 'this run'):\n print('held', flush=True); time.sleep(60)")
     env = {**os.environ, "PYTHONPATH": str(Path(numpyvit.__file__).parents[1])}
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=env) as holder:

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import numpyvit
-from numpyvit import cli
+from numpyvit.cli import main as cli
 from numpyvit.models import PRESETS
-from numpyvit.tensor_file import read_tensors, write_tensors
+from numpyvit.files.safetensors import read_tensors, write_tensors
 from numpyvit.training import loop
 from numpyvit.training.recipe import Recipe
 from tiny import FAMILIES, image_folder
@@ -104,7 +104,7 @@ def test_set_reads_every_kind_of_value():
 
 
 def test_help_is_fast_and_compiles_nothing():
-    code = "import sys, numpyvit.cli as c\ntry: c.main(['train', '--help'])\nexcept SystemExit: pass\nprint(*sys.modules, file=sys.stderr)"
+    code = "import sys, numpyvit.cli.main as c\ntry: c.main(['train', '--help'])\nexcept SystemExit: pass\nprint(*sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ENV)
     assert "--minutes" in done.stdout and f"({Recipe().lr})" in done.stdout
     assert not {"numba", "matplotlib", "rich"} & set(done.stderr.split())
@@ -269,7 +269,7 @@ def test_a_truncated_archive_is_one_line(tmp_path, capsys):
 
 def test_a_full_disk_is_one_line(images, tmp_path):
     """A real refusal by the kernel: no file of this process may grow beyond 30 kB."""
-    code = ("import resource, sys; from numpyvit import cli; resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000));"
+    code = ("import resource, sys; from numpyvit.cli import main as cli; resource.setrlimit(resource.RLIMIT_FSIZE, (30000, 30000));"
             "sys.exit(cli.main(sys.argv[1:]))")
     done = subprocess.run([sys.executable, "-c", code, "train", "--data", f"folder:{images}", "--out", str(tmp_path / "run"), "--val", "6",
                            "--batch-size", "16", "--steps", "4", *MODEL], capture_output=True, text=True, env=ENV)
@@ -357,7 +357,7 @@ def test_a_signal_writes_a_checkpoint_and_exits_130(images, tmp_path, number):
 
 def test_a_second_signal_exits_at_once(images, tmp_path):
     """The first one finds the loop inside a step that takes for ever."""
-    code = ("import sys, time; from numpyvit import cli; from numpyvit.training import loop; step = loop.Trainer.take_step\n"
+    code = ("import sys, time; from numpyvit.cli import main as cli; from numpyvit.training import loop; step = loop.Trainer.take_step\n"
             "def slow(self, n):\n  entry = step(self, n)\n  if n == 3: open(self.run.file('slow'), 'w'); time.sleep(60)\n  return entry\n"
             "loop.Trainer.take_step = slow; sys.exit(cli.main(sys.argv[1:]))")
     run = tmp_path / "run"

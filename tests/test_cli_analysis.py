@@ -1,7 +1,7 @@
 """The commands that look at a model, on a run of each family: the figures are written, mistakes are one line."""
 import pytest
 
-from numpyvit import cli
+from numpyvit.cli import main as cli
 from tiny import FAMILIES, image_folder
 
 

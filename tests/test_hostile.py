@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from numpyvit.errors import UserError
-from numpyvit.tensor_file import read_tensors
+from numpyvit.files.safetensors import read_tensors
 from numpyvit.training import loop
-from numpyvit.training.checkpoint import Checkpoint, RunFolder, build_model
+from numpyvit.runs.checkpoint import Checkpoint, RunFolder, build_model
 from tiny import recipe, small_shapes
 
 COUNT = 100_000 if os.environ.get("NUMPYVIT_THOROUGH") else 1_500

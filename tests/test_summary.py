@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import numpyvit
 import torch_models
 from numpyvit.models import FAMILIES, model_config
-from numpyvit.summary import amount, by_block, run, summary
+from numpyvit.inspection.summary import amount, by_block, run, summary
 
 SMALL = [("vit_tiny_patch4_32", {}), ("vit_nano_patch4_32", {"pos_embed": "none"}), ("swin_nano_patch2_window4_32", {}),
          ("swin_mini_patch2_window4_32", {"num_classes": 7}), ("cvt_nano_32", {}), ("cvt_tiny_32", {"cls_token": True}),

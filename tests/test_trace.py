@@ -14,12 +14,12 @@ from numpyvit import functional as F
 from numpyvit.ops.attention import attention_backward, attention_forward
 from numpyvit.ops.conv import im2col
 from numpyvit.ops.layer_norm import layer_norm_forward
-from numpyvit.trace import Key, Trace, compare, print_comparison, print_trace, trace
+from numpyvit.inspection.trace import Key, Trace, compare, print_comparison, print_trace, trace
 
 ROOT = Path(__file__).parent.parent
 WITH_BOTH_BACKENDS = """
 import sys, numpy as np, numpyvit
-from numpyvit.trace import trace
+from numpyvit.inspection.trace import trace
 model = numpyvit.create_model(sys.argv[1], img_size=16, seed=3, num_classes=4)
 rng = np.random.default_rng(0)
 images, dlogits = rng.standard_normal((2, 3, 16, 16), np.float32), rng.standard_normal((2, 4), np.float32)
@@ -113,7 +113,7 @@ def test_compare(reference, tmp_path, rng=np.random.default_rng(0)):
 
 
 def test_nan_and_infinity_count_where_they_differ():
-    from numpyvit.trace import Tensor, difference
+    from numpyvit.inspection.trace import Tensor, difference
     key = Key("", "op", 0, "x", 0)
     a, same, other = (Tensor(key, "f", 1, np.array(x)) for x in ([np.nan, -np.inf, 1], [np.nan, -np.inf, 1], [0, -np.inf, 1]))
     assert difference(a, same).difference == 0 and difference(a, same).magnitude == 1

@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from numpyvit.errors import UserError
-from numpyvit.tensor_file import read_tensors
+from numpyvit.errors import Interrupted, UserError
+from numpyvit.files.safetensors import read_tensors
 from numpyvit.training import loop
-from numpyvit.training.checkpoint import RunFolder
-from numpyvit.training.interrupts import Interrupted
+from numpyvit.runs.checkpoint import RunFolder
 from numpyvit.training.progress import Progress, clock
 from tiny import FAMILIES, recipe, same, small_shapes
 

@@ -9,9 +9,9 @@ import torch
 
 import numpyvit
 from numpyvit.errors import UserError
-from numpyvit.tensor_file import MAX_HEADER, read_tensors
-from numpyvit.training import files
-from numpyvit.weights import resize_grid
+from numpyvit.files.safetensors import MAX_HEADER, read_tensors
+from numpyvit.files import atomic as files
+from numpyvit.weights.fit import resize_grid
 from tiny import FAMILIES, FaultyOs, same
 
 FIELDS = dict(img_size=16, patch_size=4, embed_dim=24, depth=1, num_heads=2, num_classes=5)

@@ -5,7 +5,8 @@ import os as real_os
 import numpy as np
 
 from numpyvit.data import shapes
-from numpyvit.training import loop, scoring
+from numpyvit.runs import classifier as scoring
+from numpyvit.training import loop
 from numpyvit.training.recipe import recipe_for
 
 RATES = dict(drop_rate=0.1, attn_drop_rate=0.1, drop_path_rate=0.2)
@@ -44,7 +45,7 @@ def image_folder(root, per_class=24, side=16):
 
 
 class FaultyOs:
-    """The os module for numpyvit.training.files, whose call number `at` fails with `error`, or writes only half and then fails.
+    """The os module for numpyvit.files.atomic, whose call number `at` fails with `error`, or writes only half and then fails.
 
     error: an errno, or "short": a write that writes half of what it was given and succeeds.
     """

@@ -22,10 +22,6 @@ def like_ctrl_c():
             signal.signal(number, handler)
 
 
-class Interrupted(Exception):
-    """The user stopped the run; a checkpoint has been written. The message says how to go on."""
-
-
 class Interrupts:
     """While the block runs, .asked is set by the first signal. In any other thread than the main one: nothing happens."""
 

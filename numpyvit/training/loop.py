@@ -15,16 +15,16 @@ import numpy as np
 from .. import __version__
 from ..data import Augment, augment_batch, channel_statistics, epoch_order, load, normalise, train_val_split
 from ..data.dataset import records_checksum
-from ..errors import UserError
-from ..flops import training_flops
+from ..errors import Interrupted, UserError
+from ..inspection.flops import training_flops
 from ..models import count_parameters, create_model, model_config
 from ..module import pair
 from ..ops.cross_entropy import cross_entropy_forward
 from ..ops.random_bits import hash_combine
 from ..weights import save_weights
-from . import files
-from .checkpoint import FORMAT, RunFolder, build_model, checkpoint_tensors
-from .interrupts import Interrupted, Interrupts
+from ..files import atomic as files
+from ..runs.checkpoint import FORMAT, RunFolder, build_model, checkpoint_tensors
+from .interrupts import Interrupts
 from .lanes import Lanes, check_blas, default_micro_batch, single_threaded_blas, usable_cores
 from .optim import Optimizer, OptimizerConfig
 from .progress import Progress, clock
@@ -341,7 +341,7 @@ class Trainer:
                           f"{result['weights']} weights, after {clock(seconds)} of training in {run.path}")
         if data["notice"]:
             self.progress.say(data["notice"])
-        from .curves import draw_curves
+        from ..runs.curves import draw_curves
         self.progress.say(draw_curves(run))
         return result
 

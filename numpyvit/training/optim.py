@@ -94,9 +94,7 @@ class Optimizer:
 def decay_segments(model, weight_decay):
     """[(start, end, decay)] that cover the flat vector in order; neighbours that decay alike are one segment."""
     segments = []
-    itemsize, origin = model.flat.itemsize, model.flat.ctypes.data
-    for _, p in model.named_parameters():
-        start = (p.data.ctypes.data - origin) // itemsize
+    for _, p, start, _ in model.layout():
         decay = weight_decay if p.decay else 0.0
         if segments and segments[-1][1] == decay:
             continue

@@ -3,7 +3,7 @@ import argparse
 
 
 def add_summary(commands):
-    from .cli import field_value
+    from .main import field_value
     p = commands.add_parser("summary", help="a model as a table: shapes, parameters, multiply-adds, activations",
                             description="A model as a table, a row a block: output shape, parameters, multiply-adds and activation bytes "
                                         "of one image.")
@@ -15,7 +15,7 @@ def add_summary(commands):
 
 
 def run_summary(args):
-    from .summary import run
+    from ..inspection.summary import run
     run(args.model, dict(args.model_fields), every_layer=args.layers)
 
 
@@ -61,9 +61,9 @@ class Subject:
     """A run's model, and images as it wants them."""
 
     def __init__(self, path, images=()):
-        from .data import normalise, read_image
-        from .module import pair
-        from .training.scoring import Classifier
+        from ..data import normalise, read_image
+        from ..module import pair
+        from ..runs.classifier import Classifier
         self.run = Classifier(path)
         self.model = self.run.model
         side, channels = pair(self.model.config.img_size)[0], self.model.config.in_chans
@@ -74,13 +74,13 @@ class Subject:
 
 
 def finish(figure, args, says=""):
-    from .plots import save
+    from ..inspection.plots import save
     save(figure, args.out)
     print(f"{says + ': ' if says else ''}{args.out}")
 
 
 def run_attention(args):
-    from . import analysis, plots
+    from ..inspection import attention as analysis, plots
     subject = Subject(args.path, [args.image])
     blocks = analysis.attention_blocks(subject.model, subject.images)
     block = analysis.choose(blocks, args.block) if args.block is not None or args.head is not None else None
@@ -88,14 +88,14 @@ def run_attention(args):
 
 
 def run_rollout(args):
-    from . import analysis, plots
+    from ..inspection import attention as analysis, plots
     subject = Subject(args.path, [args.image])
     shares = analysis.rollout(analysis.attention_blocks(subject.model, subject.images))
     finish(plots.plot_rollout(subject.pixels[0], shares[0]), args)
 
 
 def run_saliency(args):
-    from . import analysis, plots
+    from ..inspection import attention as analysis, plots
     subject = Subject(args.path, [args.image])
     k = int(subject.model.forward(subject.images)[0].argmax())
     values = analysis.saliency(subject.model, subject.images, [k])
@@ -104,24 +104,24 @@ def run_saliency(args):
 
 
 def run_distance(args):
-    from . import analysis, plots
+    from ..inspection import attention as analysis, plots
     subject = Subject(args.path, args.image)
     distances = analysis.mean_attention_distance(analysis.attention_blocks(subject.model, subject.images))
     finish(plots.plot_distances(distances), args)
 
 
 def run_positions(args):
-    from . import analysis, plots
+    from ..inspection import attention as analysis, plots
     finish(plots.plot_position_similarity(analysis.position_similarity(Subject(args.path).model)), args)
 
 
 def run_filters(args):
-    from . import analysis, plots
+    from ..inspection import attention as analysis, plots
     finish(plots.plot_patch_filters(*analysis.patch_filters(Subject(args.path).model)), args)
 
 
 def run_bias(args):
-    from . import analysis, plots
+    from ..inspection import attention as analysis, plots
     tables = analysis.relative_position_bias(Subject(args.path).model)
     names = list(tables)
     block = names[-1] if args.block is None else args.block

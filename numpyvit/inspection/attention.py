@@ -14,14 +14,14 @@ from typing import Callable
 
 import numpy as np
 
-from .errors import UserError
-from .layers import AvgPool
-from .models.cvt import CvT
-from .models.swin import Swin
-from .models.vit import ViT
-from .module import pair
-from .ops.avg_pool import window_cells
-from .ops.conv import output_size
+from ..errors import UserError
+from ..layers import AvgPool
+from ..models.cvt import CvT
+from ..models.swin import Swin
+from ..models.vit import ViT
+from ..module import pair
+from ..ops.avg_pool import window_cells
+from ..ops.conv import output_size
 
 
 @dataclass

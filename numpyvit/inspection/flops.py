@@ -8,7 +8,7 @@ Norms, activations and softmax are not counted: this is the work that BLAS does,
 
 def forward_flops(family, config):
     """FLOPs of one image's forward pass."""
-    from .models import FAMILIES
+    from ..models import FAMILIES
     from .summary import summary
     return 2 * sum(layer.macs for layer in summary(FAMILIES[family][1](config, materialise=False)))
 

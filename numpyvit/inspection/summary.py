@@ -9,14 +9,14 @@ and no weight is allocated, so the largest preset takes a moment.
 import math
 from dataclasses import dataclass, replace
 
-from .layers import AvgPool
-from .models import FAMILIES, model_config
-from .models.cvt import CvT
-from .models.swin import Swin
-from .models.vit import ViT
-from .module import Model
-from .ops.avg_pool import window_cells
-from .ops.conv import output_size
+from ..layers import AvgPool
+from ..models import FAMILIES, model_config
+from ..models.cvt import CvT
+from ..models.swin import Swin
+from ..models.vit import ViT
+from ..module import Model
+from ..ops.avg_pool import window_cells
+from ..ops.conv import output_size
 
 
 @dataclass(frozen=True)

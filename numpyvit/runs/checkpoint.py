@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from ..errors import UserError
 from ..models import FAMILIES, model_config
 from ..module import pair
-from ..tensor_file import read_tensors, write_tensors
-from ..weights import check_tensors, describe_model
-from . import files
-from .recipe import recipe_from_json
+from ..files.safetensors import read_tensors, write_tensors
+from ..weights.load import check_tensors, describe_model
+from ..files import atomic as files
+from ..training.recipe import recipe_from_json
 
 FORMAT = "numpyvit-run-1"
 CHECKPOINT_FORMAT = "numpyvit-checkpoint-1"
@@ -40,7 +40,7 @@ class Position:
 
 
 class RunFolder:
-    """The files of one run. Everything that changes them goes through training/files.py."""
+    """The files of one run. Everything that changes them goes through files/atomic.py."""
 
     def __init__(self, path):
         self.path = os.fspath(path)

@@ -18,11 +18,11 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 
-from . import functional as F
-from .errors import UserError
-from .module import Module
+from .. import functional as F
+from ..errors import UserError
+from ..module import Module
 
-PACKAGE = os.path.dirname(os.path.abspath(__file__))
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 DEFINITIONS, KERNELS = (os.path.join(PACKAGE, folder) + os.sep for folder in ("ops", "kernels"))
 
 

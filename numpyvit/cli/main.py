@@ -1,4 +1,4 @@
-"""The command line: numpyvit train | evaluate | predict | models | gradcheck, and those of cli_analysis.py.
+"""The command line: numpyvit train | evaluate | predict | models | gradcheck, and those of inspect.py.
 
 Exit 0; 2 with one line on standard error for whatever the user can mend; 130 when interrupted.
 What a command needs is imported when it runs, so that --help does not wait for compilers.
@@ -10,9 +10,10 @@ import os
 import sys
 import warnings
 
-from . import __version__
-from .cli_analysis import add_figures, add_summary
-from .training.recipe import Recipe, recipe_for
+from .. import __version__
+from ..errors import Interrupted
+from .inspect import add_figures, add_summary
+from ..training.recipe import Recipe, recipe_for
 
 
 def main(argv=None):
@@ -32,10 +33,8 @@ def main(argv=None):
         if os.environ.get("NUMPYVIT_DEBUG"):
             raise
         return leave(2, message_of(error))
-    except Exception as error:
-        if type(error).__name__ == "Interrupted":
-            return leave(130, str(error))
-        raise
+    except Interrupted as error:
+        return leave(130, str(error))
 
 
 def leave(status, message=None):
@@ -128,13 +127,13 @@ def positive(text):
 
 
 def run_train(args):
-    from .training.interrupts import like_ctrl_c
+    from ..training.interrupts import like_ctrl_c
     with like_ctrl_c():
         train_or_resume(args)
 
 
 def train_or_resume(args):
-    from .training.loop import resume, train
+    from ..training.loop import resume, train
     given = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe) if hasattr(args, f.name)}
     if args.resume is not None:
         fixed = [name for name in given if name != "data_dir"] + (["out"] if args.out else [])
@@ -142,7 +141,7 @@ def train_or_resume(args):
             raise ValueError(f"--resume continues the run as it was planned: --{fixed[0].replace('_', '-')} cannot be changed")
         resume(args.resume, args.threads, given.get("data_dir"))
         return
-    from .models import model_config
+    from ..models import model_config
     given["model_fields"] = dict(given.get("model_fields", []))
     family, _ = model_config(given.get("model", Recipe.model), **given["model_fields"])
     train(recipe_for(family, **given), args.out, args.threads)
@@ -161,7 +160,7 @@ def add_evaluate(commands):
 
 
 def run_evaluate(args):
-    from .training.scoring import Classifier, confusion_matrix
+    from ..runs.classifier import Classifier, confusion_matrix
     classifier = Classifier(args.path)
     images, labels = classifier.split(args.split, args.data_dir)
     predicted = classifier.logits(images, args.threads).argmax(axis=1)
@@ -189,7 +188,7 @@ def add_predict(commands):
 
 
 def run_predict(args):
-    from .training.scoring import Classifier
+    from ..runs.classifier import Classifier
     classifier = Classifier(args.path)
     for path, probabilities in zip(args.images, classifier.predict(args.images)):
         best = (-probabilities).argsort(kind="stable")[:args.top]
@@ -205,9 +204,9 @@ def add_models(commands):
 
 
 def run_models(args):
-    from .flops import forward_flops
-    from .models import count_parameters, list_models, model_config
-    from .module import pair
+    from ..inspection.flops import forward_flops
+    from ..models import count_parameters, list_models, model_config
+    from ..module import pair
     names = list_models(args.pattern)
     if not names:
         raise ValueError(f"no model matches {args.pattern!r}; numpyvit models lists all")
@@ -229,5 +228,5 @@ def add_gradcheck(commands):
 def run_gradcheck(args):
     from rich.console import Console
 
-    from .gradcheck import run
+    from ..gradcheck import run
     return 0 if run(args.names, Console()) else 1

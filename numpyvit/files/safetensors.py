@@ -12,8 +12,8 @@ import zlib
 
 import numpy as np
 
-from .errors import UserError
-from .training.files import open_regular, write_atomic
+from ..errors import UserError
+from .atomic import open_regular, write_atomic
 
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1",
           "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1", "BOOL": "?"}

@@ -5,12 +5,12 @@ to fit exactly. All of it is checked before the first value is written into the 
 """
 import dataclasses
 import json
-import math
 
 import numpy as np
 
-from .errors import UserError
-from .tensor_file import read_tensors, write_tensors
+from ..errors import UserError
+from ..files.safetensors import read_tensors, write_tensors
+from .fit import CUBIC_A, RESIZERS
 
 FORMAT = "numpyvit-weights-1"
 
@@ -85,94 +85,11 @@ def is_finite(tensor, dtype):
         return tensor.dtype.kind != "f" or bool(np.isfinite(tensor.astype(dtype, copy=False)).all())
 
 
-# --- tables of positions on a grid
-
-def resize_grid(table, grid, mode="bicubic"):
-    """A table on a grid, sampled at the centres of another grid's cells; rows and columns alike.
-
-        y[i] = Σₖ w(k − s) x[clip(k)],   s = (i + ½) · n_in / n_out − ½
-
-    mode "bilinear": two neighbours, as torch's interpolate(mode="bilinear", align_corners=False), timm's .npz loader.
-    mode "bicubic": Keys' kernel with A = −0.75 over four neighbours, as torch's interpolate(mode="bicubic",
-    align_corners=False) without antialias, Hugging Face's ViT. (timm's own resize has antialias on and thereby A = −0.5.)
-    table (gh, gw, C), grid (gh2, gw2)   →   (gh2, gw2, C) in the table's dtype
-    Keys 1981, eq. 15
-    """
-    rows, columns = (interpolation_matrix(n_in, n_out, mode) for n_in, n_out in zip(table.shape, grid))
-    return np.einsum("ih,jw,hwc->ijc", rows, columns, table.astype(np.float64), optimize=True).astype(table.dtype)
-
-
-CUBIC_A = {"bicubic": -0.75, "bilinear": None}
-
-
-def interpolation_matrix(n_in, n_out, mode):
-    """The weights of resize_grid along one axis: (n_out, n_in) float64, rows summing to 1."""
-    A, rows = CUBIC_A[mode], np.arange(n_out)
-    source = (rows + 0.5) * n_in / n_out - 0.5
-    if A is None:
-        source = np.maximum(source, 0)
-    first = np.floor(source).astype(int)
-    matrix = np.zeros((n_out, n_in))
-    for k in (0, 1) if A is None else (-1, 0, 1, 2):
-        t = np.abs(source - (first + k))                                     # distance to the neighbour
-        if A is None:
-            weight = 1 - t
-        else:
-            weight = np.where(t <= 1, ((A + 2) * t - (A + 3)) * t * t + 1, ((A * t - 5 * A) * t + 8 * A) * t - 4 * A)
-        np.add.at(matrix, (rows, np.clip(first + k, 0, n_in - 1)), weight)   # beyond the border: the border's value
-    return matrix
-
-
-def resize_positions(name, table, shape, mode, model, config):
-    """ViT's pos_embed (1, [class +] gh·gw, C) for another grid; the class token's row is taken as it is."""
-    prefix = shape[1] - math.prod(model.config.grid) if len(shape) == 3 else 0
-    cells = table.shape[1] - prefix if table.ndim == 3 and table.shape[0] == 1 else 0
-    grid = stored_grid(config, cells)
-    if cells < 1 or grid is None or table.shape[2] != shape[2]:
-        raise UserError(f"{name} has shape {table.shape}, expected {shape}, and it is no table of a square grid")
-    if grid == model.config.grid:
-        return table, []
-    resized = resize_grid(table[0, prefix:].reshape(*grid, -1), model.config.grid, mode)
-    resized = np.concatenate([table[:, :prefix], resized.reshape(1, -1, shape[2])], axis=1)
-    (gh, gw), (gh2, gw2) = grid, model.config.grid
-    return resized, [f"resized {name} from a grid of {gh} × {gw} to {gh2} × {gw2} ({mode})"]
-
-
-def stored_grid(config, cells):
-    """(rows, columns) of the file's grid: from its config where that fits, else the square with so many cells, or None."""
-    try:
-        size, patch = config["img_size"], config["patch_size"]
-        H, W = size if isinstance(size, list) else (size, size)
-        if H // patch * (W // patch) == cells:
-            return H // patch, W // patch
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        pass
-    side = math.isqrt(max(cells, 0))
-    return (side, side) if side * side == cells else None
-
-
-def resize_bias_table(name, table, shape, mode, model, config):
-    """Swin's relative_position_bias_table ((2·M − 1)², nh) for another window: the offsets are a grid of 2·M − 1 a side."""
-    side, side2 = math.isqrt(len(table)) if table.ndim == 2 else 0, math.isqrt(shape[0])
-    if side % 2 == 0 or side * side != len(table) or table.shape[1] != shape[1]:
-        raise UserError(f"{name} has shape {table.shape}, expected {shape}, and it is no table of a window's offsets, "
-                        f"(2·M − 1)² rows for {shape[1]} heads")
-    if side == side2:
-        return table, []
-    resized = resize_grid(table.reshape(side, side, -1), (side2, side2), mode).reshape(shape)
-    M, M2 = (side + 1) // 2, (side2 + 1) // 2
-    return resized, [f"resized {name} from windows of {M} × {M} to {M2} × {M2} ({mode})"]
-
-
-# last part of a tensor's name → fn(name, table, shape, mode, model, config) → (resized table, [a sentence])
-RESIZERS = {"pos_embed": resize_positions, "relative_position_bias_table": resize_bias_table}
-
-
 # --- which model a file is of
 
 def describe_model(model):
     """{"family": …, "config": JSON of the config}, the metadata of every file that holds a model's weights."""
-    from .models import FAMILIES
+    from ..models import FAMILIES
     family = next(name for name, (_, cls) in FAMILIES.items() if type(model) is cls)
     return {"family": family, "config": json.dumps(dataclasses.asdict(model.config), sort_keys=True)}
 

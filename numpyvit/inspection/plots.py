@@ -7,8 +7,8 @@ import os
 
 import numpy as np
 
-from .analysis import attention_map
-from .errors import UserError
+from .attention import attention_map
+from ..errors import UserError
 
 HEAT, SIGNED = "inferno", "RdBu_r"
 

@@ -6,8 +6,8 @@ from ..errors import UserError
 from ..module import pair
 from ..ops.softmax import softmax_forward
 from .checkpoint import RunFolder, build_model
-from .lanes import Lanes, check_blas, single_threaded_blas, usable_cores
-from .loop import records_of
+from ..training.lanes import Lanes, check_blas, single_threaded_blas, usable_cores
+from ..training.loop import records_of
 
 
 class Classifier:

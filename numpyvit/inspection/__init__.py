@@ -1,0 +1,1 @@
+"""Looking at a model: summary, trace, attention, plots, tables, multiply-adds."""
