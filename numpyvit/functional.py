@@ -17,6 +17,7 @@ from .ops.depthwise_conv import depthwise_conv_backward, depthwise_conv_forward
 from .ops.dropout import drop_path_backward, drop_path_forward, dropout_backward, dropout_forward
 from .ops.layer_norm import layer_norm_backward, layer_norm_forward
 from .ops.linear import linear_backward, linear_forward
+from .ops.muon import muon_step
 from .ops.optim import adam_step, adamw_step, sgd_step, square_sums
 from .ops.patch_embed import patch_embed_backward, patch_embed_forward
 from .ops.relative_position import relative_position_bias_backward, relative_position_bias_forward

@@ -42,8 +42,8 @@ def tests_for(path):
     """pytest's arguments for a mutant of the file."""
     folder, name = Path(path).parent.name, Path(path).stem
     ops = OPS.get(name, name).split()
-    if name == "optim":
-        return ["tests/test_optim.py"]
+    if name in ("optim", "muon"):
+        return [f"tests/test_{name}.py"]
     if folder == "ops":
         more = {"windows": ["tests/test_ops.py::test_window_tables", "tests/test_swin.py"],
                 "window_attention": ["tests/test_swin.py"], "relative_position": ["tests/test_swin.py"],
