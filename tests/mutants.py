@@ -290,6 +290,7 @@ EQUIVALENT = {
     "kernels/batch_norm.row_sums: 4 → 8": "four at a time less often, one at a time more often",
     "kernels/depthwise_conv.convolve: j + 3 <= W → ": "the way for pixels at the edge serves the others, too",
     "kernels/depthwise_conv.convolve: 3 → 6": "the way for pixels at the edge serves the others, too",
+    "ops/muon.orthogonal: x.shape[0] > x.shape[1] → (x.shape[0] < ": "the larger side's products give the same, with more work",
     "ops/windows.shifted_window_mask: np.arange(padded_H) >= ": "the two labels change places, and only their equality counts",
     "ops/windows.shifted_window_mask: np.arange(padded_W) >= ": "the two labels change places, and only their equality counts",
     "models/cvt.split_class: N - size[0] * size[1] → (-(size": "a negative end of a slice counts from the end",
