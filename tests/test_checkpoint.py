@@ -138,8 +138,8 @@ import os, signal, sys, time
 sys.path.insert(0, {tests!r})
 from numpyvit.data import shapes
 import tiny
-from numpyvit.runs import classifier as scoring, curves
-    from numpyvit.training import loop
+from numpyvit.runs import curves
+from numpyvit.training import loop
 dataset = shapes.load(16, 256, 64)
 loop.load = lambda *args, **kwargs: dataset
 loop.CHECKPOINT_SECONDS = 0.0                                                # a checkpoint every step: most kills hit one
