@@ -1,0 +1,121 @@
+"""The one helper that validates settings: every check raises one UserError line, "NAME: expected …, got …".
+
+    @dataclass(frozen=True)
+    class Settings:
+        depth: int = 4
+        rate: float = 0.0
+        act: str = "gelu"
+
+        def __post_init__(self):
+            check_types(self)                                    # as the annotations say; NumPy's numbers pass, too
+            check_numbers(self, "depth", above=0)
+            check_numbers(self, "rate", least=0, below=1)
+            check_choice(self, "act", ("gelu", "relu"))
+
+A record is any dataclass. A field may hold a tuple, one number a stage of a model: every number is then checked, and the
+message names the stage. A field whose value is None is not checked further where its annotation allows None.
+"""
+import dataclasses
+import math
+import numbers
+import typing
+
+from .errors import UserError
+
+NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "True or False", tuple: "a tuple of numbers",
+         list: "a list", dict: "a table of names and values", type(None): "None"}
+
+
+def fail(name, expected, got):
+    """Raise the UserError of every check here."""
+    raise UserError(f"{name}: expected {expected}, got {got}")
+
+
+def shown(value):
+    """A value as a message shows it: repr, at most 80 characters."""
+    text = repr(plain(value))
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+def plain(value):
+    """A NumPy scalar as the Python number that it is, lists and tuples as tuples; anything else as it is."""
+    if isinstance(value, (tuple, list)):
+        return tuple(plain(part) for part in value)
+    return value.item() if isinstance(value, numbers.Number) and hasattr(value, "item") else value
+
+
+def is_number(value, whole=False):
+    """Whether value is a finite number, and a whole one (an int, not 4.0) if asked. True and False are no numbers."""
+    if isinstance(value, numbers.Integral):
+        return not isinstance(value, bool)
+    return not whole and isinstance(value, numbers.Real) and math.isfinite(value)
+
+
+def values(record, name):
+    """The numbers of a field: those of a tuple, or the one that is there."""
+    value = getattr(record, name)
+    return tuple(value) if isinstance(value, (tuple, list)) else (value,)
+
+
+def is_kind(value, kind):
+    """Whether value is of the kind that an annotation names: int takes NumPy's integers, float whole numbers, too."""
+    if kind in (int, float):
+        return is_number(value, whole=kind is int)
+    return isinstance(value, (tuple, list) if kind is tuple else kind)
+
+
+def check_type(name, annotation, value):
+    """value is of the kind that a dataclass's annotation says.   annotation: int, float, str, bool, tuple, dict, or A | B"""
+    kinds = typing.get_args(annotation) or (annotation,)
+    if not any(is_kind(value, typing.get_origin(kind) or kind) for kind in kinds):
+        fail(name, " or ".join(NAMES.get(kind, getattr(kind, "__name__", str(kind))) for kind in kinds), shown(value))
+    if isinstance(value, (tuple, list)) and tuple in kinds:
+        for i, part in enumerate(value):
+            if not is_number(part):
+                fail(name, f"a number in stage {i}", shown(part))
+
+
+def check_types(record):
+    """Every field of a dataclass is of the kind that its annotation says."""
+    for field in dataclasses.fields(record):
+        check_type(field.name, field.type, getattr(record, field.name))
+
+
+def check_number(name, value, whole=False, above=None, least=None, below=None, most=None, where=""):
+    """above < value < below, least ≤ value ≤ most, whichever are given; where: what the message adds, such as "in stage 2"."""
+    too_low = is_number(value) and ((above is not None and value <= above) or (least is not None and value < least))
+    too_high = is_number(value) and ((below is not None and value >= below) or (most is not None and value > most))
+    if not is_number(value, whole) or too_low or too_high:
+        fail(name, f"{span(whole, above, least, below, most)}{where and ' ' + where}", shown(value))
+
+
+def span(whole, above, least, below, most):
+    """The words for a range of numbers: "a number from 0 to below 1"."""
+    kind = "whole number" if whole else "number"
+    low = None if above is None and least is None else f"from {least}" if above is None else f"above {above}"
+    high = None if below is None and most is None else f"{most}" if below is None else f"below {below}"
+    if low and high:
+        return f"a {kind} {low} to {high}"
+    if high:
+        return f"a {kind} {high if most is None else f'of at most {most}'}"
+    return f"a positive {kind}" if above == 0 else f"a {kind} {low}{' up' if above is None else ''}" if low else f"a {kind}"
+
+
+def check_numbers(record, *names, **limits):
+    """Every number of these fields lies within the limits of check_number; whole where the annotation says int."""
+    annotations = {field.name: field.type for field in dataclasses.fields(record)}
+    for name in names:
+        kinds = typing.get_args(annotations[name]) or (annotations[name],)
+        value = getattr(record, name)
+        if value is None and type(None) in kinds:
+            continue
+        for i, number in enumerate(values(record, name)):
+            where = f"in stage {i}" if isinstance(value, (tuple, list)) else ""
+            check_number(name, number, float not in kinds, where=where, **limits)
+
+
+def check_choice(record, name, choices):
+    """The field's value is one of the choices."""
+    value = getattr(record, name)
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
+        fail(name, "one of " + ", ".join(map(repr, choices)), shown(value))
