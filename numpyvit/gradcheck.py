@@ -107,6 +107,9 @@ def check(forward, backward, *arrays, names=None, tolerance=TOLERANCE, seed=0, *
     report = Report()
     report.problems += [f"{name} was written to" for name, before, after in zip(names, arrays, handed_in)
                         if before is not None and not np.array_equal(before, after, equal_nan=True)]
+    report.problems += not_finite("forward's y", y)
+    for name, before in zip(names, arrays):
+        report.problems += [] if before is None else not_finite(name, before)
     if not np.array_equal(y, again, equal_nan=True):
         report.problems.append("forward twice gives two results: hand in its seeds or rates, so that it is a function")
     if len(result) != len(arrays):
@@ -120,6 +123,16 @@ def check(forward, backward, *arrays, names=None, tolerance=TOLERANCE, seed=0, *
         elif dx is not None:
             report.gradients.append(Gradient(f"d{name}", np.shape(dx), math.inf, False, note="expected None, as its array"))
     return report
+
+
+def not_finite(name, values):
+    """[a sentence that says where values are NaN or infinite], or []."""
+    bad = np.argwhere(~np.isfinite(values))
+    if not len(bad):
+        return []
+    entry = tuple(int(i) for i in bad[0])
+    return [f"{name} is not finite: {np.asarray(values)[entry]} at {list(entry)}, {len(bad)} of {np.size(values)} entries; "
+            "gradients are not checked where there are no slopes"]
 
 
 def check_model(model, images=None, train=False, rng=0, tolerance=TOLERANCE, seed=0, progress=None):
@@ -149,8 +162,9 @@ def check_model(model, images=None, train=False, rng=0, tolerance=TOLERANCE, see
         dimages = model.backward(u, cache)
         grads = {name: p.grad.copy() for name, p in parameters.items()}
         model.backward(u, logits_of(images)[1])
-        report = Report(problems=[f"{name}: backward does not add to the gradient that is there" for name, p in parameters.items()
-                                  if not np.allclose(p.grad, 2 * grads[name], rtol=1e-9, atol=1e-12)])
+        report = Report(problems=not_finite("the model's logits", logits))
+        report.problems += [f"{name}: backward does not add to the gradient that is there" for name, p in parameters.items()
+                            if not np.allclose(p.grad, 2 * grads[name], rtol=1e-9, atol=1e-12)]
         check_one = lambda name, x, dx, at: report.gradients.append(         # noqa: E731
             check_gradient(name, x, dx, u, logits, at, random, tolerance, entries=0, settle=0.3))
         if progress:
@@ -184,18 +198,24 @@ def check_gradient(name, x, dx, u, y, at, rng, tolerance, entries=ENTRIES, settl
     if not np.isfinite(dx).all():
         entry = tuple(int(i) for i in np.argwhere(~np.isfinite(dx))[0])
         return Gradient(name, x.shape, math.inf, False, entry, ours=dx[entry], note="not finite")
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return Gradient(name, x.shape, math.inf, False, note="not checked: forward is not finite")
     size = math.sqrt(np.square(x).mean()) if x.size else 0.0
     size = size if size > 0 else 1.0
     # below this norm a gradient counts as zero: rounding is all there is (a key's bias, a softmax over one key)
     floor = 1e-4 * np.linalg.norm(u) * np.linalg.norm(y) / max(size, 1.0)
-    result = Gradient(name, x.shape)
+    result, unsettled = Gradient(name, x.shape), 0.0
 
     def compare(v, step, norm):
-        """exact and ours along v, and whether they agree, to within tolerance or as far as the differences settle"""
+        """exact and ours along v, and whether they agree to within tolerance: not where the differences do not settle"""
+        nonlocal unsettled
         exact, doubt = derivative(lambda t: at(x + t * v), u, step, settle * tolerance * max(norm, floor))
         ours = float((dx * v).sum())
-        error = abs(exact - ours) / max(norm, abs(exact), floor, 1e-300)
-        return exact, ours, error, abs(exact - ours) <= max(tolerance * max(norm, abs(exact), floor), 3 * doubt)
+        error = abs(exact - ours) / max(norm, abs(exact), floor, 1e-300) if math.isfinite(exact) else math.inf
+        allowed = tolerance * max(norm, abs(exact), floor)
+        if not doubt <= allowed:
+            unsettled = max(unsettled, doubt)
+        return exact, ours, error, doubt <= allowed and abs(exact - ours) <= max(allowed, 3 * doubt)
 
     _, _, result.error, result.ok = compare(rng.standard_normal(x.shape), 0.05 * size, np.linalg.norm(dx))
     order = np.concatenate([np.argsort(-np.abs(dx).ravel())[:ENTRIES // 4], rng.permutation(x.size)])
@@ -210,6 +230,8 @@ def check_gradient(name, x, dx, u, y, at, rng, tolerance, entries=ENTRIES, settl
         exact, ours, error, agrees = compare(v, 0.05 * max(size, abs(float(x[entry]))), largest)
         if not agrees and error > furthest:
             result.ok, furthest, result.entry, result.exact, result.ours = False, error, entry, exact, ours
+    if unsettled:
+        result.note = f"the differences of forward do not settle: they still move by {unsettled:.1e}"
     return result
 
 
@@ -218,16 +240,21 @@ def derivative(f, u, h, accuracy):
 
     The error of a central difference is a series in h²; each column of the table removes one more of its terms. Rounding
     grows as 1/h, so the entry that differs least from its two parents is taken. Stops once that is below accuracy.
+    Steps that lead to where f is not finite are too long, and do not count: best is NaN if all of them do.
     """
-    older, best, doubt = [], 0.0, math.inf
-    for _ in range(LEVELS):
+    older, best, doubt, levels = [], math.nan, math.inf, 0
+    for _ in range(3 * LEVELS):
         row = [float(((f(h) - f(-h)) * u).sum()) / (2 * h)]
+        if not math.isfinite(row[0]):
+            older, h = [], h / 4
+            continue
         for k, parent in enumerate(older):
             row.append(row[k] + (row[k] - parent) / (16.0 ** (k + 1) - 1))
             moved = max(abs(row[k + 1] - row[k]), abs(row[k + 1] - parent))
             if moved < doubt:
                 best, doubt = row[k + 1], moved
-        if doubt <= accuracy:
+        levels += 1
+        if doubt <= accuracy or levels == LEVELS:
             break
         older, h = row, h / 4
     return best, doubt

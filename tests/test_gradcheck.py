@@ -175,6 +175,72 @@ def test_other_mistakes_are_named():
     assert not report and "forward twice gives two results" in str(report)
 
 
+def masked_softmax(x, mask):
+    scores = x + mask
+    y = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    y = y / y.sum(axis=-1, keepdims=True)
+    return y, (y,)
+
+
+MASK = np.array([[0.0, -np.inf, 0.0], [-np.inf, -np.inf, -np.inf]])
+NOT_FINITE = {
+    "logarithm of a negative": (lambda x: (np.log(x), x), np.array([2.0, -1.0, 3.0, 4.0]), [1]),
+    "overflow in exp": (lambda x: (np.exp(x), x), np.array([[1.0, 2.0], [800.0, 3.0]]), [1, 0]),
+    "division by zero": (lambda x: (1 / x, x), np.array([1.0, 2.0, 0.0]), [2]),
+    "a row of softmax with every key masked": (lambda x: masked_softmax(x, MASK), r((2, 3)), [1, 0]),
+    "one sum that overflows": (lambda x: (np.exp(x).sum(), x), np.array([1.0, 800.0]), []),
+}
+
+
+@pytest.mark.parametrize("what", NOT_FINITE)
+@pytest.mark.parametrize("backward", [lambda dy, cache: np.full(np.shape(cache), 17.0), lambda dy, cache: np.zeros(np.shape(cache))],
+                         ids=["17", "0"])
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_forward_that_is_not_finite_is_named_and_never_ok(what, backward):
+    forward, x, entry = NOT_FINITE[what]
+    report = gradcheck.check(lambda x: (forward(x)[0], x), backward, x)
+    assert not report and not any(g.ok for g in report.gradients)
+    assert "forward's y is not finite: " in str(report) and f" at {entry}" in str(report)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_an_input_that_is_not_finite_is_named():
+    report = gradcheck.check(softmax.softmax_forward, softmax.softmax_backward, np.array([[1.0, -np.inf, 2.0]]))
+    assert not report and "x is not finite: -inf at [0, 1]" in str(report)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_model_whose_logits_are_not_finite_is_not_ok():
+    model = tiny()
+    model.head.bias.data[2] = np.inf
+    report = gradcheck.check_model(model)
+    assert not report and not any(g.ok for g in report.gradients)
+    assert "the model's logits is not finite: inf at [0, 2]" in str(report)
+
+
+def test_a_derivative_that_does_not_settle_is_never_ok():
+    noise = np.random.default_rng(0)
+
+    def rough(x):                                                            # the same at x again, but no slope beside it
+        seed = int.from_bytes(x.tobytes()[:8], "little") % 2**32
+        return x + 1e-6 * np.random.default_rng(seed).standard_normal(x.shape), x
+    x = noise.standard_normal((5, 7))
+    for backward in (lambda dy, cache: dy, lambda dy, cache: 17 * dy):
+        report = gradcheck.check(rough, backward, x)
+        assert not report and "do not settle" in str(report)
+    report = gradcheck.check(lambda x: (np.sqrt(x), x), lambda dy, x: dy * 17, np.array([0.0, 1.0, 4.0]))
+    assert not report and not report.gradients[0].ok
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_steps_that_leave_the_domain_are_shortened():
+    """A value close to where the logarithm ends: right gradients are still right, wrong ones still wrong."""
+    x = np.array([1e-4, 2.0, 3.0])
+    assert gradcheck.check(lambda x: (np.log(x), x), lambda dy, x: dy / x, x)
+    report = gradcheck.check(lambda x: (np.log(x), x), lambda dy, x: 2 * dy / x, x)
+    assert not report and "WRONG" in str(report)
+
+
 def test_zero_gradients_are_right():
     """One key: softmax is constant, and so the gradients of q and k are zero."""
     assert gradcheck.check(attention.attention_forward, attention.attention_backward, r((2, 3, 5, 7)), r((2, 3, 1, 7)),
