@@ -2,16 +2,21 @@
 
 make test takes a few thousand, make test-thorough 100,000 of each kind.
 """
+import io
 import json
 import os
 import random
 import time
 import tracemalloc
+import zipfile
+import zlib
 
 import numpy as np
 import pytest
 
 from numpyvit.errors import UserError
+from numpyvit.files.npz import read_npz
+from numpyvit.files.pth import read_pth
 from numpyvit.files.safetensors import read_tensors
 from numpyvit.training import loop
 from numpyvit.runs.checkpoint import Checkpoint, RunFolder, build_model
@@ -136,3 +141,88 @@ def exchange(value, rng, depth=0):
 def test_mutated_metrics(run, tmp_path, figures):
     rng, whole = random.Random(4), open(run.file("metrics.jsonl"), "rb").read() * 5
     campaign(tmp_path / "metrics.jsonl", (mutate(whole, rng) for _ in range(COUNT)), RunFolder(tmp_path).read_metrics, figures)
+
+
+# --- files that others wrote
+
+def torch_files(path):
+    """A small zip and a small legacy file: mostly pickle, so that most mutations meet the interpreter."""
+    import torch
+    state = {"model": {"a": torch.arange(6.0).reshape(2, 3), "b": torch.nn.Parameter(torch.ones(2).bfloat16())}, "epoch": 3, "lr": [0.1, None, (1, 2)]}
+    for layout in ({}, {"_use_new_zipfile_serialization": False}):
+        torch.save(state, path, **layout)
+        yield path.read_bytes()
+
+
+def with_right_checksums(content):
+    """A mutated zip archive whose members' checksums fit again, so that the readers behind that check are reached."""
+    content = bytearray(content)
+    at = content.find(b"PK\1\2")
+    while at >= 0:
+        size, header = int.from_bytes(content[at + 24:at + 28], "little"), int.from_bytes(content[at + 42:at + 46], "little")
+        name, extra = (int.from_bytes(content[header + i:header + i + 2], "little") for i in (26, 28))
+        data = content[header + 30 + name + extra:][:size]
+        content[at + 16:at + 20] = zlib.crc32(data).to_bytes(4, "little")
+        at = content.find(b"PK\1\2", at + 1)
+    return bytes(content)
+
+
+def exchanged(content, rng, alphabet):
+    """One to four bytes anywhere between the first and the last archive record, exchanged: sizes and places stay as they are."""
+    content = bytearray(content)
+    end = content.find(b"PK\1\2") if b"PK\1\2" in content else len(content)
+    for _ in range(rng.choice([1, 1, 2, 4])):
+        content[rng.randrange(end)] = rng.choice(alphabet) if rng.random() < 0.7 else rng.randrange(256)
+    return bytes(content)
+
+
+OPCODES = b"(.0123456789FIJKLMNPRSTUVX)]}abcdeghijlopqrstu\x80\x81\x82\x85\x86\x87\x88\x89\x8a\x8b\x8c\x93\x94"
+
+
+def test_mutated_torch_files(tmp_path, figures):
+    rng, path = random.Random(5), tmp_path / "w.pth"
+    wholes = list(torch_files(path))
+
+    def contents():
+        for number in range(COUNT):
+            whole = wholes[number % 2]
+            yield mutate(whole, rng) if number % 3 == 0 else with_right_checksums(exchanged(whole, rng, OPCODES))
+
+    outcomes = campaign(path, contents(), lambda: read_pth(path), figures)
+    assert outcomes["result"] > COUNT / 100 and outcomes["error"] > COUNT / 4
+
+
+def test_mutated_pickles(tmp_path, figures):
+    """The data.pkl alone, in an archive that is whole."""
+    rng, path = random.Random(6), tmp_path / "w.pth"
+    with zipfile.ZipFile(io.BytesIO(next(torch_files(path)))) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    name = next(name for name in members if name.endswith("data.pkl"))
+
+    def contents():
+        for _ in range(COUNT):
+            file = io.BytesIO()
+            with zipfile.ZipFile(file, "w") as archive:
+                for member, data in members.items():
+                    archive.writestr(member, mutate(data, rng) if member == name else data)
+            yield file.getvalue()
+
+    campaign(path, contents(), lambda: read_pth(path), figures)
+
+
+def test_mutated_npz(tmp_path, figures):
+    rng, path = random.Random(7), tmp_path / "w.npz"
+    arrays = {"a/kernel": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(3, "V2"), "c": np.zeros((0, 4))}
+    wholes = []
+    for save in (np.savez, np.savez_compressed):
+        save(path, **arrays)
+        wholes.append(path.read_bytes())
+    digits = b"0123456789(),' |<>fiuVO{}"
+
+    def contents():
+        for number in range(COUNT):
+            whole = wholes[number % 5 == 0]
+            yield mutate(whole, rng) if number % 3 == 0 else with_right_checksums(exchanged(whole, rng, digits))
+
+    outcomes = campaign(path, contents(), lambda: read_npz(path), figures)
+    assert outcomes["result"] > COUNT / 100

@@ -66,9 +66,14 @@ def read_tensors(path, expect_checksum=False):
     if crc is not None and crc != checksum({"__metadata__": metadata, **header}, [data]):
         fail("its checksum does not fit its content, so some of it was changed after it was written")
     for name, entry in header.items():
-        if entry["dtype"] == "BF16":                                         # the upper half of a float32
-            tensors[name] = (tensors[name].astype(np.uint32) << 16).view(np.float32)
+        if entry["dtype"] == "BF16":
+            tensors[name] = widen_bfloat16(tensors[name])
     return tensors, metadata
+
+
+def widen_bfloat16(halves):
+    """uint16 bit patterns → float32 values: a bfloat16 is the upper half of a float32."""
+    return (halves.astype(np.uint32) << 16).view(np.float32)
 
 
 def parse_header(text, fail):
