@@ -1,9 +1,9 @@
-"""zip archives, the container of .npz files and of torch's .pth files, with every claim checked before memory is taken for it.
+"""zip archives, the container of .npz and .pth files, with every claim checked before memory is taken for it.
 
     [local header · name · data] … · central directory · end record
 
-The directory is read first and held against the file: members lie inside it, do not overlap, and claim together no more than
-ROOM bytes above the file's size once they are decompressed. Reading a member compares it with its CRC-32.
+The directory is read first and held against the file: members lie inside it, do not overlap, and claim together no
+more than ROOM bytes above the file's size once they are decompressed. Reading a member compares it with its CRC-32.
 """
 import math
 import struct
@@ -18,7 +18,7 @@ from .atomic import open_regular, write_atomic
 
 END, END64, LOCATOR64, ENTRY, LOCAL = b"PK\5\6", b"PK\6\6", b"PK\6\7", b"PK\1\2", b"PK\3\4"
 MAX_DIRECTORY = 1 << 21                                                      # bytes: some 20,000 members
-ROOM = 1 << 25                                                               # bytes that decompression may add to the file's size
+ROOM = 1 << 25                                                               # bytes that decompression may add
 STORED, DEFLATED = 0, 8
 FULL = 2**32 - 1                                                             # "see the 64-bit field"
 
@@ -40,7 +40,7 @@ class Archive:
         self.members = read_directory(file, size, fail)
 
     def read(self, name):
-        """The bytes of a member, decompressed, as a bytearray. UserError if they are not what the directory promises."""
+        """The bytes of a member, decompressed, as a bytearray. UserError if the directory promises others."""
         member = self.members[name]
         self.file.seek(member.start)
         data = bytearray(member.size)
@@ -51,7 +51,7 @@ class Archive:
         if not complete:
             self.fail(f"{name[:80]!r} is shorter than its {member.size} bytes")
         if zlib.crc32(data) != member.crc:
-            self.fail(f"the checksum of {name[:80]!r} does not fit its content, so some of it was changed after it was written")
+            self.fail(f"the checksum of {name[:80]!r} does not fit its content, which was changed later")
         return data
 
 
@@ -105,7 +105,8 @@ def read_directory(file, size, fail):
         if name in members:
             fail(f"{name[:80]!r} occurs twice")
         if flags & 1 or method not in (STORED, DEFLATED):
-            fail(f"{name[:80]!r} is {'encrypted' if flags & 1 else f'compressed by method {method}'}; stored and deflated members are read")
+            how = "encrypted" if flags & 1 else f"compressed by method {method}"
+            fail(f"{name[:80]!r} is {how}; stored and deflated members are read")
         data = find_data(file, size, header, raw_name, fail)
         if data + packed > start or (method == STORED and packed != unpacked):
             fail(f"{name[:80]!r} claims {packed} bytes from byte {data}, which are not there")
@@ -121,8 +122,9 @@ def read_directory(file, size, fail):
 
 
 def unpack_entry(entry):
-    """46 bytes   →   flags, method, crc, packed, unpacked, name length, extra length, comment length, place of the local header"""
-    _, _, flags, method, _, _, crc, packed, unpacked, name, extra, comment, _, _, _, header = struct.unpack("<6H3I5H2I", entry[4:])
+    """46 bytes   →   flags, method, crc, packed, unpacked, lengths of name, extra and comment, place of its header"""
+    fields = struct.unpack("<6H3I5H2I", entry[4:])
+    _, _, flags, method, _, _, crc, packed, unpacked, name, extra, comment, _, _, _, header = fields
     return flags, method, crc, packed, unpacked, name, extra, comment, header
 
 
@@ -192,10 +194,12 @@ def write_archive(path, members, align=64):
     for name, data in members.items():
         raw, size, crc = name.encode(), len(data), zlib.crc32(data)
         padding = -(at + 30 + len(raw) + 4) % align
-        fields = struct.pack("<5H3I", 20, 0x800, STORED, 0, 33, crc, *(min(size, FULL),) * 2)   # 0x800: UTF-8; 33: 1 January 1980
+        claimed = min(size, FULL)
+        fields = struct.pack("<5H3I", 20, 0x800, STORED, 0, 33, crc, claimed, claimed)          # UTF-8; 1 January 1980
         extra = struct.pack("<2H", 0x4246, padding) + b"\0" * padding        # an extra field of padding
         local = LOCAL + fields + struct.pack("<2H", len(raw), len(extra)) + raw + extra
-        directory.append(ENTRY + struct.pack("<H", 20) + fields + struct.pack("<5H2I", len(raw), 0, 0, 0, 0, 0, min(at, FULL)) + raw)
+        rest = struct.pack("<5H2I", len(raw), 0, 0, 0, 0, 0, min(at, FULL))
+        directory.append(ENTRY + struct.pack("<H", 20) + fields + rest + raw)
         buffers += [local, data]
         at += len(local) + size
     if at >= FULL:

@@ -21,8 +21,8 @@ PIECE = 1 << 26                                                              # b
 
 
 def write_atomic(path, buffers):
-    """Replace the file at path by the concatenation of buffers (an iterable of bytes or of one-dimensional uint8 arrays)."""
-    path = os.path.realpath(path)                                            # a link keeps pointing to the file it names
+    """Replace the file at path by the concatenation of buffers (bytes, or one-dimensional uint8 arrays)."""
+    path = os.path.realpath(path)                                            # a link keeps pointing to its file
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
     with naming(path):
@@ -158,7 +158,8 @@ def open_regular(path):
     try:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
-            raise UserError(f"{path}: expected a file, got a {'folder' if stat.S_ISDIR(status.st_mode) else 'special file'}")
+            kind = "folder" if stat.S_ISDIR(status.st_mode) else "special file"
+            raise UserError(f"{path}: expected a file, got a {kind}")
         with open(fd, "rb", closefd=False) as file:
             yield file, status.st_size
     finally:
@@ -187,7 +188,8 @@ def locked(path, what):
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (BlockingIOError, PermissionError) as error:
                 holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
-                raise UserError(f"{what} is in use by another process (id {holder}); wait for it, or stop it") from error
+                raise UserError(f"{what} is in use by another process (id {holder}); wait for it, "
+                                "or stop it") from error
             with naming(path):
                 os.ftruncate(fd, 0)
                 os.pwrite(fd, str(os.getpid()).encode(), 0)

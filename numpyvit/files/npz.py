@@ -2,8 +2,8 @@
 
     an array:  "\\x93NUMPY" · version · length of the header · {'descr': …, 'fortran_order': …, 'shape': …} · data
 
-numpy.load is not used: it allocates what a header claims before it looks at the size of the file, and knows no bfloat16, which
-such files hold as pairs of bytes (dtype "|V2").
+numpy.load is not used: it allocates what a header claims before it looks at the size of the file, and knows no
+bfloat16, which such files hold as pairs of bytes (dtype "|V2").
 """
 import math
 import re
@@ -14,7 +14,8 @@ from .archive import flat_bytes, open_archive, write_archive
 from .safetensors import widen_bfloat16
 
 MAGIC = b"\x93NUMPY"
-HEADER = re.compile(rb"\s*\{'descr': *'([<>|=]?[a-zA-Z]\d{1,2})', *'fortran_order': *(True|False), *'shape': *\(([0-9, ]*)\),? *\}\s*")
+HEADER = re.compile(rb"\s*\{'descr': *'([<>|=]?[a-zA-Z]\d{1,2})', *'fortran_order': *(True|False), *"
+                    rb"'shape': *\(([0-9, ]*)\),? *\}\s*")
 MAX_HEADER = 4096                                                            # bytes
 MAX_DIMS = 8
 KINDS = "fiubV"
@@ -23,8 +24,8 @@ KINDS = "fiubV"
 def read_npz(path):
     """An .npz file → {name: ndarray}, names without ".npy"; bfloat16 comes back as float32.
 
-    Raises UserError, with the path, the place and the reason, for anything that is not a whole archive of plain arrays (arrays of
-    Python objects are refused: reading them would run code). OSError if the file cannot be read.
+    Raises UserError, with the path, the place and the reason, for anything that is not a whole archive of plain
+    arrays (arrays of Python objects are refused: reading them would run code). OSError if the file cannot be read.
     """
     tensors = {}
     with open_archive(path, "npz") as archive:
@@ -67,8 +68,10 @@ def write_npz(path, tensors):
         array = np.asarray(array)
         code = array.dtype.newbyteorder("<").str
         shape = "".join(f"{n}, " for n in array.shape)
-        header = f"{{'descr': '{code}', 'fortran_order': False, 'shape': ({shape.rstrip() if array.ndim == 1 else shape[:-2]}), }}"
+        shape = shape.rstrip() if array.ndim == 1 else shape[:-2]
+        header = f"{{'descr': '{code}', 'fortran_order': False, 'shape': ({shape}), }}"
         header += " " * (-(10 + len(header) + 1) % 64) + "\n"
         prefix = MAGIC + b"\1\0" + len(header).to_bytes(2, "little") + header.encode()
-        members[f"{name}.npy"] = np.concatenate([np.frombuffer(prefix, np.uint8), flat_bytes(array.astype(code, copy=False))])
+        data = flat_bytes(array.astype(code, copy=False))
+        members[f"{name}.npy"] = np.concatenate([np.frombuffer(prefix, np.uint8), data])
     write_archive(path, members)

@@ -1,10 +1,10 @@
-"""torch's files (.pth, .pt, .bin), read without torch and without running code, and written so that torch.load reads them.
+"""torch's files (.pth, .pt, .bin), read without torch and without running code; what is written here torch.load reads.
 
     since torch 1.6   a zip archive:  NAME/data.pkl, the pickle · NAME/data/KEY, the numbers of one storage each
     before            pickles in a row:  magic number · version · sizes of C types · the value · keys;  then the storages
 
-A file may hold a whole training run, {"model": {name: tensor}, "optimizer": …}. What counts as the weights is searched for in
-UNWRAP's order and said in a sentence; only the storages of these tensors are read.
+A file may hold a whole training run, {"model": {name: tensor}, "optimizer": …}. What counts as the weights is
+searched for in UNWRAP's order and said in a sentence; only the storages of these tensors are read.
 """
 import io
 import math
@@ -20,15 +20,16 @@ from .state_pickle import MAX_BYTES, STORAGES, TensorRef, read_pickle
 MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 MAX_DIMS = 8
 # the running average of the weights comes first, as in timm: it is what was to be evaluated
-UNWRAP = ("state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "model_state_dict", "model", "module", "net", "weights")
-PREFIXES = ("module.", "_orig_mod.")                                         # of DistributedDataParallel, of torch.compile
+UNWRAP = ("state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "model_state_dict", "model", "module", "net")
+PREFIXES = ("module.", "_orig_mod.")                                         # of distributed training, of torch.compile
 
 
 def read_pth(path):
     """A torch file → ({name: ndarray}, [what was unwrapped, in sentences]); bfloat16 comes back as float32.
 
-    Raises UserError, with the path, the place and the reason, for anything that is not a whole file of plain tensors; a pickle that
-    calls anything that weights do not need is refused by the name of that call. OSError if the file cannot be read.
+    Raises UserError, with the path, the place and the reason, for anything that is not a whole file of plain tensors;
+    a pickle that calls anything that weights do not need is refused by the name of that call. OSError if the file
+    cannot be read.
     """
     with open_regular(path) as (file, size):
         is_zip = file.read(4) == b"PK\3\4"
@@ -114,14 +115,17 @@ def extract(value, read_storage, fail):
     for key, storage in used.items():
         data = read_storage(storage)
         if len(data) != storage.count * itemsize(storage.dtype):
-            fail(f"the storage {key[:40]!r} has {len(data)} bytes, its pickle says {storage.count} numbers of {storage.dtype}")
-        arrays[key] = widen_bfloat16(np.frombuffer(data, "<u2")) if storage.dtype == "bfloat16" else np.frombuffer(data, storage.dtype)
+            fail(f"the storage {key[:40]!r} has {len(data)} bytes, expected {storage.count} numbers of {storage.dtype}")
+        halves = storage.dtype == "bfloat16"
+        arrays[key] = widen_bfloat16(np.frombuffer(data, "<u2")) if halves else np.frombuffer(data, storage.dtype)
     tensors = {}
     for name, (storage, offset, shape, strides) in references.items():
         array = arrays[storage.key]
-        steps = tuple(step * array.itemsize for step in strides)
-        empty = 0 in shape
-        tensors[name] = np.empty(shape, array.dtype) if empty else np.ndarray(shape, array.dtype, array, offset * array.itemsize, steps)
+        if 0 in shape:
+            tensors[name] = np.empty(shape, array.dtype)
+        else:
+            steps = tuple(step * array.itemsize for step in strides)
+            tensors[name] = np.ndarray(shape, array.dtype, array, offset * array.itemsize, steps)
     return tensors, sentences
 
 
@@ -145,7 +149,7 @@ def unwrap(value, fail):
             break
         sentences.append(f"took the weights from {inside!r} of the checkpoint, which holds {listing(value)}")
         value = value[inside]
-    references = {key: tensor for key, tensor in value.items() if isinstance(key, str) and isinstance(tensor, TensorRef)}
+    references = {key: item for key, item in value.items() if isinstance(key, str) and isinstance(item, TensorRef)}
     if not references:
         fail(f"no tensors under names; it holds {listing(value)}")
     if len(references) < len(value):
@@ -182,17 +186,24 @@ def write_pth(path, tensors):
         array = np.asarray(array)
         array = array.astype(array.dtype.newbyteorder("<"), copy=False)
         strides = [math.prod(array.shape[i + 1:]) for i in range(array.ndim)]
-        storage = b"(" + text("storage") + b"ctorch\n" + TYPES[array.dtype] + b"\n" + text(str(key)) + text("cpu") + whole(array.size) + b"tQ"
-        pickle.append(text(name) + b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + whole(0) + b"(" + b"".join(map(whole, array.shape)) + b"t("
-                      + b"".join(map(whole, strides)) + b"t\x89ccollections\nOrderedDict\n)RtR")
+        kind = b"ctorch\n" + TYPES[array.dtype] + b"\n"
+        storage = b"(" + text("storage") + kind + text(str(key)) + text("cpu") + whole(array.size) + b"tQ"
+        view = whole(0) + numbers(array.shape) + numbers(strides)            # offset, shape, strides
+        hooks = b"\x89ccollections\nOrderedDict\n)R"                        # no gradient, no hooks
+        pickle.append(text(name) + b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + view + hooks + b"tR")
         members[f"archive/data/{key}"] = flat_bytes(array)
     pickle.append(b"u.")
-    write_archive(path, {"archive/data.pkl": b"".join(pickle), "archive/byteorder": b"little", **members, "archive/version": b"3\n"})
+    head = {"archive/data.pkl": b"".join(pickle), "archive/byteorder": b"little"}
+    write_archive(path, {**head, **members, "archive/version": b"3\n"})
 
 
 def text(value):
     raw = value.encode()
     return b"X" + len(raw).to_bytes(4, "little") + raw
+
+
+def numbers(tuple_of):
+    return b"(" + b"".join(map(whole, tuple_of)) + b"t"
 
 
 def whole(n):

@@ -2,9 +2,9 @@
 
     8 bytes: length of the header · header: JSON {name: {dtype, shape, data_offsets}, "__metadata__": {str: str}} · data
 
-The safetensors library reads what is written here and the other way round. It is not used, because it maps the file (a
-file that shrinks meanwhile is then a crash) and copies it when it does not. On top of the format, files written here carry
-a CRC-32 of header and data in their metadata, so that a flipped bit is an error and not another weight.
+The safetensors library reads what is written here and the other way round. It is not used, because it maps the file
+(a file that shrinks meanwhile is then a crash) and copies it when it does not. On top of the format, files written
+here carry a CRC-32 of header and data in their metadata, so that a flipped bit is an error and not another weight.
 """
 import json
 import math
@@ -24,11 +24,13 @@ MAX_DIMS = 8
 
 def write_tensors(path, tensors, metadata):
     """Write {name: ndarray} and {str: str} atomically. Raises OSError, and leaves the old file, if anything fails."""
-    arrays = {name: np.asarray(array, np.asarray(array).dtype.newbyteorder("<"), order="C") for name, array in tensors.items()}
+    arrays = {name: np.asarray(array) for name, array in tensors.items()}
+    arrays = {name: np.asarray(a, a.dtype.newbyteorder("<"), order="C") for name, a in arrays.items()}
     arrays = dict(sorted(arrays.items(), key=lambda item: -item[1].itemsize))  # wide types first: all stay aligned
     header, start = {}, 0
     for name, array in arrays.items():
-        header[name] = {"dtype": NAMES[array.dtype], "shape": list(array.shape), "data_offsets": [start, start + array.nbytes]}
+        header[name] = {"dtype": NAMES[array.dtype], "shape": list(array.shape),
+                        "data_offsets": [start, start + array.nbytes]}
         start += array.nbytes
     crc = checksum({"__metadata__": metadata, **header}, arrays.values())
     text = json.dumps({"__metadata__": {**metadata, "crc32": crc}, **header}, separators=(",", ":")).encode()
@@ -39,8 +41,9 @@ def write_tensors(path, tensors, metadata):
 def read_tensors(path, expect_checksum=False):
     """A safetensors file → ({name: ndarray}, {str: str} metadata); bfloat16 comes back as float32.
 
-    Raises UserError, with the path, the place and the reason, for anything that is not a whole and consistent file: before
-    memory is allocated for what the header claims, and in time proportional to the file's size. OSError if it cannot be read.
+    Raises UserError, with the path, the place and the reason, for anything that is not a whole and consistent file:
+    before memory is allocated for what the header claims, and in time proportional to the file's size. OSError if it
+    cannot be read.
     """
     def fail(reason):
         raise UserError(f"{path}: not a usable safetensors file: {reason}")
@@ -49,7 +52,8 @@ def read_tensors(path, expect_checksum=False):
         prefix = file.read(8)
         length = int.from_bytes(prefix, "little")
         if len(prefix) < 8 or length > size - 8:
-            fail(f"the file has {size} bytes, its header claims {length} from byte 8" if len(prefix) == 8 else f"only {size} bytes")
+            claims = f"the file has {size} bytes, its header claims {length} from byte 8"
+            fail(claims if len(prefix) == 8 else f"only {size} bytes")
         if length > MAX_HEADER:
             fail(f"a header of {length} bytes, more than {MAX_HEADER}")
         header = parse_header(file.read(length), fail)
@@ -111,7 +115,7 @@ def check_layout(header, num_bytes, fail):
         start, end = offsets
         nbytes = math.prod(shape) * np.dtype(DTYPES[code]).itemsize
         if not start <= end <= num_bytes or nbytes != end - start or max(shape, default=0) > num_bytes:
-            fail(f"{name[:80]}: {code} {shape} needs {nbytes} bytes, data_offsets {offsets} of {num_bytes} bytes of data")
+            fail(f"{name[:80]}: {code} {shape} needs {nbytes} bytes, data_offsets {offsets} of {num_bytes} bytes")
         layout[name] = DTYPES[code], tuple(shape), start
         spans.append((start, end))
     reached = 0

@@ -1,8 +1,9 @@
-"""The pickle inside a torch file, interpreted without running code: dictionaries, lists, numbers, texts, and tensors as references.
+"""The pickle inside a torch file, without running code: dictionaries, lists, numbers, texts, tensors as references.
 
-A pickle is a program for a stack machine, and one of its instructions calls any function of any library. Here pickletools only
-takes the program apart. The instructions that build plain values are carried out below; a call is carried out where it is
-one of the few that a dictionary of weights needs, and the answer is a value of this file's own types. Anything else is refused.
+A pickle is a program for a stack machine, and one of its instructions calls any function of any library. Here
+pickletools only takes the program apart. The instructions that build plain values are carried out below; a call is
+carried out where it is one of the few that a dictionary of weights needs, and the answer is a value of this file's
+own types. Anything else is refused.
 """
 import pickletools
 from typing import NamedTuple
@@ -14,8 +15,9 @@ MAX_BYTES = 1 << 24                                                          # o
 MARK = object()
 
 # name of torch's type of storage → dtype code
-STORAGES = {"FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "BFloat16Storage": "bfloat16", "LongStorage": "<i8",
-            "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "i1", "ByteStorage": "u1", "BoolStorage": "?"}
+STORAGES = {"FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "BFloat16Storage": "bfloat16",
+            "LongStorage": "<i8", "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "i1", "ByteStorage": "u1",
+            "BoolStorage": "?"}
 DTYPES = "float32 float64 float16 bfloat16 int64 int32 int16 int8 uint8 bool".split()
 
 
@@ -46,10 +48,13 @@ class Other(NamedTuple):
 
 
 def rebuild_tensor(fail, storage, offset, shape, strides, *_):
-    if not isinstance(storage, Storage) or not all(isinstance(t, tuple) and all(type(n) is int and n >= 0 for n in t)
-                                                   for t in (shape, strides)) or type(offset) is not int or offset < 0:
+    if not isinstance(storage, Storage) or not (is_naturals((offset,)) and is_naturals(shape) and is_naturals(strides)):
         fail("a tensor whose storage, offset, shape or strides are not such")
     return TensorRef(storage, offset, shape, strides)
+
+
+def is_naturals(value):
+    return isinstance(value, tuple) and all(type(n) is int and n >= 0 for n in value)
 
 
 def rebuild_parameter(fail, tensor, *_):
@@ -59,17 +64,19 @@ def rebuild_parameter(fail, tensor, *_):
 def new_dict(fail, *pairs):
     if not pairs:
         return {}
-    if len(pairs) != 1 or not isinstance(pairs[0], list) or not all(isinstance(p, (list, tuple)) and len(p) == 2 for p in pairs[0]):
-        fail("an ordered dictionary of something else than pairs")
     result = {}
-    for key, value in pairs[0]:
-        store(result, key, value, fail)
+    for pair in pairs[0] if len(pairs) == 1 and isinstance(pairs[0], list) else [None]:
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+            fail("an ordered dictionary of something else than pairs")
+        store(result, *pair, fail)
     return result
 
 
 # the calls of a dictionary of weights → what stands for them here
-CALLS = {Name("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor, Name("torch._utils", "_rebuild_tensor"): rebuild_tensor,
-         Name("torch._utils", "_rebuild_parameter"): rebuild_parameter, Name("collections", "OrderedDict"): new_dict,
+CALLS = {Name("torch._utils", "_rebuild_tensor_v2"): rebuild_tensor,
+         Name("torch._utils", "_rebuild_tensor"): rebuild_tensor,
+         Name("torch._utils", "_rebuild_parameter"): rebuild_parameter,
+         Name("collections", "OrderedDict"): new_dict,
          Name("torch", "Size"): lambda fail, *numbers: Other("torch.Size"),
          Name("torch", "device"): lambda fail, *numbers: Other("torch.device")}
 NAMES = {*CALLS, *(Name("torch", name) for name in (*STORAGES, *DTYPES))}
@@ -87,8 +94,9 @@ def read_pickle(file, fail):
                 fail(f"a pickle of more than {MAX_STEPS} instructions")
             if opcode.name == "STOP":
                 return stack.pop()
-            action = ACTIONS.get(opcode.name) or fail(f"a pickle with the instruction {opcode.name}, which weights do not need")
-            action(stack, memo, argument, fail)
+            if opcode.name not in ACTIONS:
+                fail(f"a pickle with the instruction {opcode.name}, which weights do not need")
+            ACTIONS[opcode.name](stack, memo, argument, fail)
     except UserError:                                                        # fail's own
         raise
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError) as error:
@@ -146,11 +154,13 @@ def op_call(stack, memo, argument, fail):
 
 def op_persistent(stack, memo, argument, fail):
     claim = stack.pop()
-    if not isinstance(claim, tuple) or len(claim) not in (5, 6) or claim[0] != "storage" or claim[5:] not in ((), (None,)):
+    if not isinstance(claim, tuple) or claim[:1] != ("storage",) or claim[5:] not in ((), (None,)):
         fail("a reference to something else than a storage")
     kind, key, _, count = claim[1:5]
-    if not isinstance(kind, Name) or kind.name not in STORAGES or not isinstance(key, str) or type(count) is not int or count < 0:
-        fail(f"a storage of {'.'.join(kind) if isinstance(kind, Name) else 'an unknown type'}, key {str(key)[:40]!r}")
+    if not isinstance(kind, Name) or kind.name not in STORAGES:
+        fail(f"a storage of {'.'.join(kind) if isinstance(kind, Name) else 'an unknown type'}")
+    if not isinstance(key, str) or not is_naturals((count,)):
+        fail("a storage whose key is no text or whose count is no number")
     stack.append(Storage(key, STORAGES[kind.name], count))
 
 
@@ -211,19 +221,22 @@ def put(stack, memo, argument, fail):
 
 
 ACTIONS = {
-    **dict.fromkeys("BININT BININT1 BININT2 INT LONG LONG1 LONG4 BINFLOAT FLOAT BINUNICODE BINUNICODE8 SHORT_BINUNICODE UNICODE "
-                    "STRING BINSTRING SHORT_BINSTRING BINBYTES BINBYTES8 SHORT_BINBYTES".split(), push),
+    **dict.fromkeys("BININT BININT1 BININT2 INT LONG LONG1 LONG4 BINFLOAT FLOAT BINUNICODE BINUNICODE8 UNICODE STRING "
+                    "SHORT_BINUNICODE BINSTRING SHORT_BINSTRING BINBYTES BINBYTES8 SHORT_BINBYTES".split(), push),
     **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), put),
     **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda stack, memo, argument, fail: stack.append(memo[argument])),
     **dict.fromkeys(("PROTO", "FRAME"), lambda stack, memo, argument, fail: None),
     "NONE": constant(lambda: None), "NEWTRUE": constant(lambda: True), "NEWFALSE": constant(lambda: False),
-    "EMPTY_DICT": constant(dict), "EMPTY_LIST": constant(list), "EMPTY_TUPLE": constant(tuple), "MARK": constant(lambda: MARK),
-    "TUPLE1": lambda stack, memo, argument, fail: take(stack, 1), "TUPLE2": lambda stack, memo, argument, fail: take(stack, 2),
+    "EMPTY_DICT": constant(dict), "EMPTY_LIST": constant(list), "EMPTY_TUPLE": constant(tuple),
+    "MARK": constant(lambda: MARK),
+    "TUPLE1": lambda stack, memo, argument, fail: take(stack, 1),
+    "TUPLE2": lambda stack, memo, argument, fail: take(stack, 2),
     "TUPLE3": lambda stack, memo, argument, fail: take(stack, 3),
     "TUPLE": lambda stack, memo, argument, fail: stack.append(tuple(above_mark(stack))),
     "LIST": lambda stack, memo, argument, fail: stack.append(above_mark(stack)),
     "APPEND": op_append, "APPENDS": lambda stack, memo, argument, fail: extend(stack, above_mark(stack), fail),
     "SETITEM": op_setitem, "SETITEMS": op_setitems, "DICT": op_dict, "BUILD": op_build, "BINPERSID": op_persistent,
     "GLOBAL": op_global, "STACK_GLOBAL": op_stack_global, "REDUCE": op_call, "NEWOBJ": op_call,
-    "POP": lambda stack, memo, argument, fail: stack.pop(), "POP_MARK": lambda stack, memo, argument, fail: above_mark(stack),
+    "POP": lambda stack, memo, argument, fail: stack.pop(),
+    "POP_MARK": lambda stack, memo, argument, fail: above_mark(stack),
 }
