@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from numpyvit import gradcheck, layers
+from numpyvit.models.embed import ConvNormAct, ConvStem
 from numpyvit.models.vit import Block, PostNormBlock, ViTConfig
 from numpyvit.module import Model, Module
 
@@ -28,6 +29,9 @@ LAYERS = {  # what it is, the shape of x, what else forward takes
     "depthwise convolution without bias": (lambda: layers.DepthwiseConv(4, 3, 1, 1, bias=False), MAP, {}),
     "convolutional embedding": (lambda: layers.ConvEmbed(4, 5, 3, 2, 1, 1e-5), MAP, {}),
     "convolution and batch norm": (lambda: layers.ConvBatchNorm(4, 3, 2), MAP, dict(statistics=[])),
+    "convolution, batch norm, activation": (lambda: ConvNormAct(4, 5, 2), MAP, dict(statistics=[])),
+    "convolutional stem, training": (lambda: ConvStem((4, 5), (3, 1), 2, 6), IMAGES, dict(statistics=[])),
+    "convolutional stem, evaluation": (lambda: ConvStem((4, 5), (1, 3), 2, 6, "relu"), IMAGES, {}),
     "average pooling": (lambda: layers.AvgPool(4, 3, 2), MAP, {}),
     "block": (lambda: Block(BLOCK, 0.5), TOKENS, dict(seeds=SEEDS)),
     "post-norm block": (lambda: PostNormBlock(BLOCK, 0.5), TOKENS, dict(seeds=SEEDS)),

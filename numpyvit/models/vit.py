@@ -2,6 +2,7 @@
 
     tokens = [class; patches · W] + positions;   x ← x + Attention(LN(x));   x ← x + MLP(LN(x));   logits = head(LN(x)[0])
 """
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,14 +12,16 @@ from ..module import Model, Module, Parameter, pair
 from ..ops.attention import attention_probs
 from ..ops.bias_activation import ACTIVATIONS
 from ..ops.positions import sincos2d_table, sinusoidal_table
-from .checks import check_choice, check_divides, check_positive, check_rates
+from .checks import check_choice, check_divides, check_positive, check_rates, fail
+from .embed import ConvStem
 
 
 @dataclass(frozen=True)
 class ViTConfig:
     """Everything that decides a ViT. timm's names and defaults.
 
-    img_size, patch_size in pixels (img_size may be (H, W)).  embed_dim = num_heads · head width.  mlp_ratio: MLP width / embed_dim.
+    img_size, patch_size in pixels (img_size may be (H, W)).  stem_widths, stem_strides: of 3×3 convolutions in place of plain patches
+    (none: plain patches); the strides multiply to patch_size.  embed_dim = num_heads · head width.  mlp_ratio: MLP width / embed_dim.
     global_pool: "token" classifies from a class token; "avg" has none and averages the tokens, then normalises (timm's fc_norm).
     pos_embed: "learn" a table; "sincos2d", "sinusoidal": fixed tables; "none".
     norm_order: "pre" x + f(LN(x)), with a final norm; "post" LN(x + f(x)), without (Vaswani et al. 2017).
@@ -43,10 +46,12 @@ class ViTConfig:
     drop_rate: float = 0.0
     attn_drop_rate: float = 0.0
     drop_path_rate: float = 0.0
+    stem_widths: tuple = ()
+    stem_strides: tuple = ()
 
     def __post_init__(self):
         check_positive(self, "img_size", "patch_size", "in_chans", "num_classes", "embed_dim", "depth", "num_heads", "mlp_ratio",
-                       "norm_eps")
+                       "norm_eps", "stem_widths", "stem_strides")
         check_rates(self, "drop_rate", "attn_drop_rate", "drop_path_rate")
         check_divides(self, "patch_size", "img_size")
         check_divides(self, "num_heads", "embed_dim")
@@ -54,6 +59,10 @@ class ViTConfig:
         check_choice(self, "pos_embed", ("learn", "sincos2d", "sinusoidal", "none"))
         check_choice(self, "norm_order", ("pre", "post"))
         check_choice(self, "act", tuple(ACTIVATIONS))
+        if len(self.stem_widths) != len(self.stem_strides):
+            fail("stem_strides", f"a tuple of one stride a convolution, {len(self.stem_widths)} as in stem_widths", self.stem_strides)
+        if self.stem_widths and math.prod(self.stem_strides) != self.patch_size:
+            fail("stem_strides", f"strides whose product is patch_size {self.patch_size}", self.stem_strides)
         if self.pos_embed == "sinusoidal" and self.embed_dim % 2:
             raise ValueError(f"embed_dim: sinusoidal positions need an even number, got {self.embed_dim}")
         if self.pos_embed == "sincos2d" and (self.embed_dim % 4 or self.embed_dim < 8):
@@ -130,7 +139,8 @@ class ViT(Model):
         C, N, token = config.embed_dim, config.grid[0] * config.grid[1], config.global_pool == "token"
         self.cls_token = Parameter((1, 1, C), normal(1e-6)) if token else None
         self.pos_embed = Parameter((1, N + token, C), normal(0.02)) if config.pos_embed == "learn" else None
-        self.patch_embed = PatchEmbed(config.patch_size, config.in_chans, C)
+        stem = ConvStem(config.stem_widths, config.stem_strides, config.in_chans, C, config.act) if config.stem_widths else None
+        self.patch_embed = stem or PatchEmbed(config.patch_size, config.in_chans, C)
         self.pos_drop = Dropout(config.drop_rate)
         rates = np.linspace(0, config.drop_path_rate, config.depth)
         block = Block if config.norm_order == "pre" else PostNormBlock
@@ -147,13 +157,15 @@ class ViT(Model):
         """logits and the cache that backward needs. train: with dropout and drop path, whose bits come from rng:
         an int, a numpy Generator, or one uint64 seed an image (B,)."""
         images = self.check_images(images)
-        seeds = self.check_seeds(rng, len(images)) if train else None
-        x, c_embed = self.embed(images, seeds)
+        seeds, statistics = (self.check_seeds(rng, len(images)), []) if train else (None, None)
+        x, c_embed = self.embed(images, seeds, statistics)
         c_blocks = []
         for block in self.blocks:
             x, cache = block.forward(x, seeds)
             c_blocks.append(cache)
         logits, c_head = self.classify(x)
+        if train and not self.is_replica:
+            self.update_buffers([statistics])
         return logits, (c_embed, c_blocks, c_head)
 
     def backward(self, dlogits, cache):
@@ -164,9 +176,9 @@ class ViT(Model):
             dx = block.backward(dx, c)
         return self.embed_backward(dx, c_embed)
 
-    def embed(self, images, seeds):
+    def embed(self, images, seeds, statistics):
         """x = dropout([class; patches · W] + positions).   images (B, in_chans, H, W)   →   x (B, N, C)"""
-        x, c1 = self.patch_embed.forward(images)
+        x, c1 = self.patch_embed.forward(images, statistics) if self.config.stem_widths else self.patch_embed.forward(images)
         if self.cls_token:
             cls = np.broadcast_to(self.cls_token.data, (len(x), 1, x.shape[-1]))
             x = np.concatenate([cls, x], axis=1)
@@ -175,10 +187,10 @@ class ViT(Model):
         elif self.fixed_positions is not None:
             x = x + self.fixed_positions
         x, c2 = self.pos_drop.forward(x, seeds)
-        return x, (c1, c2)
+        return x, (c1, c2, statistics)
 
     def embed_backward(self, dx, cache):
-        c1, c2 = cache
+        c1, c2, _ = cache
         dx = self.pos_drop.backward(dx, c2)
         if self.pos_embed:
             self.pos_embed.grad += dx.sum(axis=0)
@@ -227,6 +239,17 @@ class ViT(Model):
         attn = 1 if self.config.norm_order == "pre" else 0
         return [attention_probs(c[attn][1]) for c in c_blocks]
 
+    def batch_statistics(self, cache):
+        """[(mean, unbiased variance) of every batch norm], as a training forward measured them."""
+        (_, _, statistics), _, _ = cache
+        return statistics
+
+    def update_buffers(self, statistics):
+        """Average the batch_statistics of several training forwards into the running statistics, in the order given."""
+        for of_forward in statistics:
+            for layer, (mean, var) in zip(self.patch_embed.stem if self.config.stem_widths else [], of_forward):
+                layer.bn.update(mean, var)
+
 
 def fixed_positions(config, dtype):
     """The table that is added but not learned, (1, N(+1), C), or None."""
@@ -253,6 +276,8 @@ PRESETS = {
     "vit_tiny_patch4_32": ViTConfig(img_size=32, patch_size=4, num_classes=10, embed_dim=192, num_heads=3),
     "vit_nano_patch4_32": ViTConfig(img_size=32, patch_size=4, num_classes=10, embed_dim=128, depth=4, num_heads=4, mlp_ratio=2.0,
                                     global_pool="avg", pos_embed="sincos2d"),
+    "vit_nano_conv_32": ViTConfig(img_size=32, patch_size=4, num_classes=10, embed_dim=128, depth=3, num_heads=4, mlp_ratio=2.0,
+                                  global_pool="avg", pos_embed="sincos2d", stem_widths=(64, 64, 128, 128), stem_strides=(2, 1, 2, 1)),
     "vit_pico_patch4_32": ViTConfig(img_size=32, patch_size=4, num_classes=10, embed_dim=64, depth=4, num_heads=2, mlp_ratio=2.0,
                                     global_pool="avg", pos_embed="sincos2d"),
 }
