@@ -56,7 +56,7 @@ def tests_for(path):
         tests = ["test_float64[", "test_float32[", "test_nan_and_infinity_as_in_the_definition[float32-"]
         tests[1:1] = ["test_every_geometry["] if "conv" in name else []
         return [f"tests/test_kernels.py::{test}{op}]" for op in ops if op in bound_kernels() for test in tests]
-    return {"vit": ["tests/test_vit.py", "tests/test_metamorphic.py"], "swin": ["tests/test_swin.py", "tests/test_metamorphic.py"],
+    return {"embed": ["tests/test_stem.py", "tests/test_layers.py"], "vit": ["tests/test_vit.py", "tests/test_metamorphic.py"], "swin": ["tests/test_swin.py", "tests/test_metamorphic.py"],
             "cvt": ["tests/test_cvt.py", "tests/test_metamorphic.py"],
             "layers": ["tests/test_layers.py", "tests/test_vit.py", "tests/test_cvt.py"]}[name]
 
@@ -301,7 +301,7 @@ EQUIVALENT = {
 
 def all_mutants(pattern="*", every=1):
     files = [*(p for folder in ("ops", "kernels") for p in sorted((ROOT / "numpyvit" / folder).glob("*.py")) if p.stem not in SKIP),
-             *(ROOT / "numpyvit" / name for name in ("layers.py", "models/vit.py", "models/swin.py", "models/cvt.py"))]
+             *(ROOT / "numpyvit" / name for name in ("layers.py", "models/embed.py", "models/vit.py", "models/swin.py", "models/cvt.py"))]
     mutants = [m for path in files for m in mutants_of(str(path.relative_to(ROOT)))][::every]
     mutants += list(special_mutants())
     return [m for m in mutants if fnmatch.fnmatch(str(m), f"*{pattern}*")]

@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import UserError
 from ..layers import AvgPool
 from ..models.cvt import CvT
+from ..models.embed import ConvStem
 from ..models.swin import Swin
 from ..models.vit import ViT
 from ..module import pair
@@ -220,11 +221,12 @@ def position_similarity(model):
 def patch_filters(model, count=28):
     """The principal components of the patch embedding's filters: the patterns that they are mixtures of.
 
-    →   components (n, in_chans, P, P) of unit norm, and their shares of the variance (n,), largest first; n ≤ count
+    →   components (n, in_chans, P, P) of unit norm, and their shares of the variance (n,), largest first; n ≤ count.
+    A convolutional stem's filters are those of its first convolution, P = 3.
     Dosovitskiy et al. 2021, figure 7 (left)
     """
     embed = model.stages[0].patch_embed if isinstance(model, CvT) else model.patch_embed
-    weight = embed.proj.weight.data
+    weight = (embed.stem[0].conv if isinstance(embed, ConvStem) else embed.proj).weight.data
     filters = weight.reshape(len(weight), -1).astype(np.float64)
     _, sizes, components = np.linalg.svd(filters - filters.mean(axis=0), full_matrices=False)
     share = sizes**2 / max((sizes**2).sum(), 1e-300)

@@ -14,7 +14,7 @@ from ..models import FAMILIES, model_config
 from ..models.cvt import CvT
 from ..models.swin import Swin
 from ..models.vit import ViT
-from ..module import Model
+from ..module import Model, pair
 from ..ops.avg_pool import window_cells
 from ..ops.conv import output_size
 
@@ -104,7 +104,8 @@ def mlp(name, module, tokens):
 def vit_rows(model):
     config, N = model.config, (model.tokens,)
     patches = math.prod(config.grid)
-    rows = [replace(linear("patch_embed", model.patch_embed.proj, (patches,)), kind="patches")]
+    rows = stem_rows("patch_embed", model.patch_embed, pair(config.img_size)) if config.stem_widths else []
+    rows += [replace(linear("patch_embed.proj" if rows else "patch_embed", model.patch_embed.proj, (patches,)), kind="patches")]
     added = {"class": model.cls_token, "positions": model.pos_embed or config.pos_embed != "none"}
     if any(added.values()):
         extra = sum(p.size for p in (model.cls_token, model.pos_embed) if p)
@@ -117,6 +118,16 @@ def vit_rows(model):
         if getattr(model, name):
             rows += [norm(name, getattr(model, name), ())]                   # the pooled token alone
     return rows + [linear("head", model.head, ())]
+
+
+def stem_rows(path, embed, size):
+    """A convolutional stem, all but its last, 1×1 convolution. size: (H, W) of the images"""
+    rows = []
+    for i, layer in enumerate(embed.stem):
+        size = tuple(output_size(n, 3, layer.stride, 1) for n in size)
+        bn = norm(f"{path}.stem.{i}.bn", layer.bn, size, "batch norm")
+        rows += [conv(f"{path}.stem.{i}.conv", layer.conv, size), bn, replace(bn, name=f"{path}.stem.{i}.act", kind=layer.act, parameters=0)]
+    return rows
 
 
 def self_attention_block(path, block, tokens, attend, pre=True, table=0):
