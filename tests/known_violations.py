@@ -52,6 +52,7 @@ KNOWN = {
         "layers.py",
         "models/checks.py",
         "models/cvt.py",
+        "models/embed.py",
         "models/fold.py",
         "models/swin.py",
         "models/vit.py",
