@@ -12,8 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from numpyvit.errors import UserError
-from numpyvit.ops.random_bits import hash_combine, mix, uniform
+from ..errors import UserError
+from ..ops.random_bits import hash_combine, mix, uniform
 
 # What a hash is drawn for: one number a decision, beyond any image index, so that no two decisions share bits.
 ORDER, CROP, FLIP, CUTOUT, ERASE, NOISE, PARTNER, MIX, MIX_BOX = range(2**48, 2**48 + 9)
@@ -275,7 +275,7 @@ def _kernels():
     """The compiled loops, imported at the first call; under NUMPYVIT_REFERENCE=1 this page's own definitions."""
     if os.environ.get("NUMPYVIT_REFERENCE") == "1":
         return _Reference
-    from numpyvit.data import _augment_kernel
+    from . import _augment_kernel
     return _augment_kernel
 
 

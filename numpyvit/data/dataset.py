@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from numpyvit.errors import UserError
-from numpyvit.ops.random_bits import hash_combine
+from ..errors import UserError
+from ..ops.random_bits import hash_combine
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class ImageSet:
 class Dataset:
     """A named training and test set.
 
-    checksum   "archive-sha256:…" (the verified archive's bytes) or "records-sha256:…" (the images and labels in use)
+    checksum   "archive-sha256:…" or "files-sha256:…" (of the files), or "records-sha256:…" (of the images and labels)
     notice     one plain sentence the user has to see, or ''
     source     where the images came from, one line for the run's config
     """
@@ -53,11 +53,12 @@ def records_checksum(*image_sets):
 
 
 def train_val_split(image_set, num_val, seed):
-    """Hold out num_val images, each class in proportion, by a hash of (seed, index).
+    """Hold out num_val images for validation. A hash of (seed, index) chooses them, in each class.
 
     → train indices (n − num_val,), validation indices (num_val,), both int64, sorted, disjoint, together 0 … n−1.
-    A class gives ⌊num_val · count / n⌋ images; what is left to give goes to the largest remainders, and to a class that
-    it would empty only when there is no other.
+    Each class gives its share, ⌊num_val · count / n⌋ images. The shares are rounded down, so some images are still to
+    be chosen: the classes whose shares lost most by rounding give one more each, and classes that would be left without
+    a training image come last.
     Raises UserError if num_val is negative or leaves nothing to train on.
     """
     n = len(image_set)
@@ -66,12 +67,12 @@ def train_val_split(image_set, num_val, seed):
                         "hold out fewer")
     classes, counts = np.unique(image_set.labels, return_counts=True)
     quota = num_val * counts // max(n, 1)
-    remainder = num_val * counts - quota * n
-    first = np.lexsort((classes, -remainder, quota + 1 >= counts))
+    lost = num_val * counts - quota * n                                      # what rounding took, in n-ths of an image
+    first = np.lexsort((classes, -lost, quota + 1 >= counts))
     quota[first[:num_val - quota.sum()]] += 1
 
-    order = np.lexsort((hash_combine(seed, np.arange(n)), image_set.labels))  # class by class, shuffled inside
-    rank = np.empty(n, dtype=np.int64)                                       # place inside its class
+    order = np.lexsort((hash_combine(seed, np.arange(n)), image_set.labels))  # class by class, shuffled in each class
+    rank = np.empty(n, dtype=np.int64)                                       # an image's place in its class
     rank[order] = np.arange(n) - np.repeat(np.cumsum(counts) - counts, counts)
     held_out = rank < quota[np.searchsorted(classes, image_set.labels)]
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)
