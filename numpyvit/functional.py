@@ -8,6 +8,7 @@ import os
 
 from .ops.attention import (attention_backward, attention_forward, attention_probs, self_attention_backward,
                             self_attention_forward)
+from .ops.augment import augment_mixtures, augment_views
 from .ops.avg_pool import avg_pool_backward, avg_pool_forward
 from .ops.batch_norm import batch_norm_backward, batch_norm_forward
 from .ops.bias_activation import bias_activation_backward, bias_activation_forward
@@ -29,6 +30,7 @@ REFERENCE = os.environ.get("NUMPYVIT_REFERENCE", "") not in ("", "0")
 if not REFERENCE:                                                            # by how much a training step is longer without each:
     from .kernels.attention import (attention_backward, attention_forward,   # strided heads read and written in place: 23 %
                                     self_attention_backward, self_attention_forward)
+    from .kernels.augment import augment_mixtures, augment_views             # one pass: a batch's images in a twentieth of the time
     from .kernels.batch_norm import batch_norm_backward, batch_norm_forward  # five passes in all, over the channels: 6 % of a CvT
     from .kernels.bias_activation import bias_activation_backward, bias_activation_forward  # one pass: 79 %
     from .kernels.conv import conv2d_backward, conv2d_forward                # gathers runs, pads nothing: 1 to 3 % of a CvT

@@ -12,7 +12,6 @@ KNOWN = {
         "kernels/windows.py: gather_tokens_backward",
     },
     "files_are_short": {
-        "data/augment.py",
         "gradcheck.py",
         "models/cvt.py",
         "training/loop.py",
@@ -22,7 +21,6 @@ KNOWN = {
         "checks.py",
         "cli/inspect.py",
         "cli/main.py",
-        "data/augment.py",
         "data/folder.py",
         "errors.py",
         "files/atomic.py",
@@ -105,7 +103,6 @@ KNOWN = {
         "training/trouble.py",
     },
     "one_house_style": {
-        "data/augment.py",
         "kernels/fast_math.py",
     },
     "families_are_asked_in_their_own_files": {

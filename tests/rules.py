@@ -14,7 +14,7 @@ ORDER = ("cli", "explorer", "training", "runs", "inspection", "gradcheck", "weig
          "functional", "kernels", "ops", "checks", "errors")
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names.split()}
 LONGEST = {"ops": 150, "kernels": 200}                                       # lines a file; all others 300
-NO_PAIRS = {"__init__", "erf", "positions", "random_bits", "optim", "muon"}  # files of ops/ with functions and tables, but no backward
+NO_PAIRS = {"__init__", "erf", "positions", "random_bits", "optim", "muon", "augment"}  # files of ops/ with functions and tables, but no backward
 FOREIGN = ("torch", "scipy", "pickle", "dill", "joblib", "autograd", "jax")
 OPTIONAL = ("matplotlib", "PIL", "mpi4py")
 FAMILIES = {"ViT", "Swin", "CvT"}

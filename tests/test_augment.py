@@ -1,4 +1,5 @@
 """Augmentation: pure in (seed, epoch, index), equal to its definition, and of the stated distribution."""
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from numpyvit.data import Augment, ImageSet, UserError, augment_batch, channel_statistics, epoch_order, normalise
+from numpyvit import functional as F
 from numpyvit.data import augment as augment_page
+from numpyvit.kernels import augment as kernels
+from numpyvit.ops import augment as definitions
 
 MEAN, STD, K = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3), 7
 EVERYTHING = Augment(padding=3, flip="alternating", cutout=4, erasing=0.5, mixup=0.4, cutmix=1.0)
@@ -75,13 +79,27 @@ def test_kernel_is_the_definition_bit_for_bit(augment, seed, epoch, channels, he
     mean, std = np.linspace(0.3, 0.6, channels), np.linspace(0.2, 0.3, channels)
     arguments = (data, np.arange(12), seed, epoch, augment, mean, std, K)
     images, targets = augment_batch(*arguments)
+    white = normalise(data.images, mean, std)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NUMPYVIT_REFERENCE", "1")
+        for name in ("augment_views", "augment_mixtures"):
+            assert getattr(kernels, name) is getattr(F, name)
+            patch.setattr(F, name, getattr(definitions, name))
         reference = augment_batch(*arguments)
-        np.testing.assert_array_equal(normalise(data.images, mean, std), augment_batch(
+        np.testing.assert_array_equal(white, normalise(data.images, mean, std))
+        np.testing.assert_array_equal(white, augment_batch(
             data, np.arange(12), 0, 0, Augment(padding=0, flip="none"), mean, std, K)[0])
     np.testing.assert_array_equal(images, reference[0])
     np.testing.assert_array_equal(targets, reference[1])
+
+
+@pytest.mark.parametrize("value, plain", [("", False), ("0", False), ("1", True), ("yes", True)])
+def test_one_switch_leaves_every_definition_in_place(value, plain):
+    """NUMPYVIT_REFERENCE means the same for augmentation as for every other operation."""
+    code = ("from numpyvit import functional as F; "
+            "print([f.__module__.split('.')[1] for f in (F.augment_views, F.augment_mixtures, F.layer_norm_forward)])")
+    out = subprocess.run([sys.executable, "-c", code], cwd=Path(augment_page.__file__).parents[2], text=True, check=True,
+                         capture_output=True, env={**os.environ, "NUMPYVIT_REFERENCE": value}).stdout
+    assert out.strip() == str(["ops" if plain else "kernels"] * 3)
 
 
 @pytest.mark.parametrize("padding, flip", [(0, "none"), (1, "random"), (4, "random"), (8, "alternating")])

@@ -1,18 +1,19 @@
 """Random crops, flips, erased boxes, mixtures: every one a pure function of (seed, epoch, image index).
 
-An image's augmentation does not depend on the batch it comes in, on the order or on the thread, and there is no generator
-state to save: hash_combine(seed, epoch, what, index) is all the randomness there is.
+An image's augmentation does not depend on its batch, on the order or on the thread, and there is no generator state to
+save: all randomness is hash_combine(seed, epoch, what, index). This page draws; ops/augment.py moves the pixels.
 
 A *view* of an image is its crop, flip and erased boxes, normalised. A training image is a view, or a mixture of its own
 view with that of a partner, another image that the same hash chooses.
 """
-import os
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
+from ..checks import check_choice, check_numbers, check_types
 from ..errors import UserError
+from ..ops.augment import Mixtures, Views
 from ..ops.random_bits import hash_combine, mix, uniform
 
 # What a hash is drawn for: one number a decision, beyond any image index, so that no two decisions share bits.
@@ -42,27 +43,22 @@ class Augment:
     cutmix: float = 0.0
 
     def __post_init__(self):
-        if self.flip not in FLIPS:
-            raise UserError(f"flip: expected one of {', '.join(FLIPS)}, got {self.flip!r}")
-        for name in ("padding", "cutout"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value <= 65535:
-                raise UserError(f"{name}: expected a whole number of pixels, 0 or more, got {value!r}")
-        if not 0 <= self.erasing <= 1:
-            raise UserError(f"erasing: expected a probability from 0 to 1, got {self.erasing!r}")
-        for name in ("mixup", "cutmix"):
-            if not 0 <= getattr(self, name) <= 100:
-                raise UserError(f"{name}: expected an alpha from 0 (off) to 100, got {getattr(self, name)!r}")
+        check_types(self)
+        check_choice(self, "flip", FLIPS)
+        check_numbers(self, "padding", "cutout", least=0, most=65535)
+        check_numbers(self, "erasing", least=0, most=1)
+        check_numbers(self, "mixup", "cutmix", least=0, most=100)
 
 
 def epoch_order(n, seed, epoch):
     """The order in which an epoch visits n images: the permutation that sorts their hashes.   → (n,) int64"""
-    return np.argsort(hash_combine(_key(seed, epoch, ORDER), np.arange(n)), kind="stable")
+    return np.argsort(hash_combine(batch_hash(seed, epoch, ORDER), np.arange(n)), kind="stable")
 
 
 def channel_statistics(images):
-    """Mean and standard deviation of each channel, of pixels in [0, 1].   images (n, C, H, W) uint8 → (C,), (C,) float64
+    """Mean and standard deviation of each channel, of pixels in [0, 1].
 
+    images (n, C, H, W) uint8   →   (C,), (C,) float64
     Exact, from one histogram a channel. A constant channel gets a deviation of 1, so that it can be divided by.
     """
     counts = np.zeros((images.shape[1], 256), dtype=np.int64)
@@ -89,11 +85,11 @@ def normalise(images, mean, std, dtype="float32"):
     table = value_table(mean, std, dtype)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != len(table):
         raise ValueError(f"images: expected uint8 (n, {len(table)}, H, W), got {images.dtype} {images.shape}")
-    zeros, no_boxes = np.zeros(len(images), dtype=np.int64), np.zeros((len(images), 4), dtype=np.int64)
-    out = np.empty(images.shape, dtype=dtype)
-    _kernels().views(images, np.arange(len(images)), zeros, zeros, zeros.astype(bool), no_boxes, no_boxes,
-                     np.zeros((0, *images.shape[1:]), dtype=np.uint8), zeros, table, out)
-    return out
+    from .. import functional as F                                           # here, as Numba is slow to import
+    indices, zeros = np.arange(len(images)), np.zeros(len(images), dtype=np.int64)
+    no_boxes, no_noise = np.zeros((len(images), 4), dtype=np.int64), np.zeros((0, *images.shape[1:]), dtype=np.uint8)
+    as_they_are = Views(indices, zeros, zeros, zeros.astype(bool), no_boxes, no_boxes, no_noise, zeros)
+    return F.augment_views(images, as_they_are, table)
 
 
 def augment_batch(data, indices, seed, epoch, augment, mean, std, num_classes, dtype="float32", partners=None):
@@ -106,10 +102,11 @@ def augment_batch(data, indices, seed, epoch, augment, mean, std, num_classes, d
 
     Raises ValueError if an index, a label or the padding is out of range.
     """
-    indices = np.asarray(indices, dtype=np.int64)
+    from .. import functional as F
+    indices, shape = np.asarray(indices, dtype=np.int64), data.images.shape[1:]
     table = value_table(mean, std, dtype)
-    _check(data, indices, augment, table, num_classes)
-    images = _views(data.images, indices, seed, epoch, augment, table)
+    check_batch(data, indices, augment, table, num_classes)
+    images = F.augment_views(data.images, draw_views(indices, seed, epoch, augment, shape), table)
     targets = np.zeros((len(indices), num_classes), dtype=dtype)
     rows = np.arange(len(indices))
     if not (augment.mixup or augment.cutmix):
@@ -117,16 +114,17 @@ def augment_batch(data, indices, seed, epoch, augment, mean, std, num_classes, d
         return images, targets
 
     partner = draw_partners(indices, seed, epoch, len(data), partners)
-    _check(data, partner, augment, table, num_classes)
-    others = _views(data.images, partner, seed, epoch, augment, table)
-    weight, boxes, share = draw_mixtures(indices, seed, epoch, augment, images.shape)
-    _kernels().mix_views(images, others, weight.astype(dtype), (1 - weight).astype(dtype), boxes)
+    check_batch(data, partner, augment, table, num_classes)
+    others = F.augment_views(data.images, draw_views(partner, seed, epoch, augment, shape), table)
+    weight, boxes, share = draw_mixtures(indices, seed, epoch, augment, shape)
+    images = F.augment_mixtures(images, others, Mixtures(weight.astype(dtype), (1 - weight).astype(dtype), boxes))
     targets[rows, data.labels[indices]] = share
     targets[rows, data.labels[partner]] += (1 - share).astype(dtype)
     return images, targets
 
 
-def _check(data, indices, augment, table, num_classes):
+def check_batch(data, indices, augment, table, num_classes):
+    """Raise for indices, channels, a padding or labels that are out of range."""
     n, channels, height, width = data.images.shape
     if indices.ndim != 1 or (len(indices) and not (0 <= indices.min() and indices.max() < n)):
         raise ValueError(f"indices: expected (b,) of 0 … {n - 1}, got {indices.shape} with values out of that range")
@@ -140,16 +138,30 @@ def _check(data, indices, augment, table, num_classes):
 
 
 @lru_cache(maxsize=256)
-def _key(*parts):
+def batch_hash(*parts):
     """The part of a hash that a whole batch shares."""
     return hash_combine(*parts)
 
 
-# ── the draws ────────────────────────────────────────────────────────────────────────────────────────────────────────
+def draw_views(indices, seed, epoch, augment, shape):
+    """All that is drawn for the views of these images.   indices (b,) int64   shape (C, H, W)   →   Views"""
+    height, width = shape[1:]
+    top, left = draw_crops(indices, seed, epoch, augment.padding)
+    flip = draw_flips(indices, seed, epoch, augment.flip)
+    cut = erase = np.zeros((len(indices), 4), dtype=np.int64)
+    noise, noise_row = np.zeros((0, *shape), dtype=np.uint8), np.zeros(len(indices), dtype=np.int64)
+    if augment.cutout:
+        cut = draw_cutouts(indices, seed, epoch, augment.cutout, height, width)
+    if augment.erasing:
+        erase = draw_erasings(indices, seed, epoch, augment.erasing, height, width)
+        erased = erase[:, 1] > 0
+        noise, noise_row = draw_noise(indices[erased], seed, epoch, shape), np.cumsum(erased) - 1
+    return Views(indices, top - augment.padding, left - augment.padding, flip, cut, erase, noise, noise_row)
+
 
 def draw_crops(indices, seed, epoch, padding):
     """Where the crop begins in the padded image, each in 0 … 2·padding.   → top (b,), left (b,)"""
-    bits = hash_combine(_key(seed, epoch, CROP), indices)
+    bits = hash_combine(batch_hash(seed, epoch, CROP), indices)
     places = np.uint64(2 * padding + 1)
     return ((bits >> np.uint64(32)) % places).astype(np.int64), (bits % np.uint64(2**32) % places).astype(np.int64)
 
@@ -157,23 +169,23 @@ def draw_crops(indices, seed, epoch, padding):
 def draw_flips(indices, seed, epoch, flip):
     """Which images are mirrored left to right.   → (b,) bool"""
     if flip == "random":
-        return (hash_combine(_key(seed, epoch, FLIP), indices) & np.uint64(1)).astype(bool)
+        return (hash_combine(batch_hash(seed, epoch, FLIP), indices) & np.uint64(1)).astype(bool)
     if flip == "alternating":
-        return ((hash_combine(_key(seed, FLIP), indices) + np.uint64(epoch % 2)) & np.uint64(1)).astype(bool)
+        return ((hash_combine(batch_hash(seed, FLIP), indices) + np.uint64(epoch % 2)) & np.uint64(1)).astype(bool)
     return np.zeros(len(indices), dtype=bool)
 
 
 def draw_cutouts(indices, seed, epoch, side, height, width):
     """A side × side square around a random pixel, clipped to the image.   → boxes (b, 4): top, bottom, left, right"""
-    y, x = _uniforms(2, seed, epoch, CUTOUT, indices)
-    return _box(y * height, x * width, side, side, height, width)
+    y, x = uniforms(2, seed, epoch, CUTOUT, indices)
+    return box_around(y * height, x * width, side, side, height, width)
 
 
 def draw_erasings(indices, seed, epoch, probability, height, width):
     """Rectangles of 2 to 33 % of the area, of aspect 0.3 to 3.3 (uniform in the logarithm, so that tall and wide are
     alike), inside the image: the first of ten proposals that fits.   → boxes (b, 4), empty if none
     """
-    u = _uniforms(41, seed, epoch, ERASE, indices)
+    u = uniforms(41, seed, epoch, ERASE, indices)
     area, aspect, y, x = u[:40].reshape(4, 10, -1)                           # each (10, b)
     area = (0.02 + (0.33 - 0.02) * area) * height * width
     aspect = 0.3 * (3.3 / 0.3) ** aspect
@@ -188,13 +200,13 @@ def draw_erasings(indices, seed, epoch, probability, height, width):
 def draw_noise(indices, seed, epoch, shape):
     """Random bytes for erased boxes.   (b,) → (b, C, H, W) uint8"""
     size = int(np.prod(shape))
-    words = hash_combine(_key(seed, epoch, NOISE), indices)[:, None] + np.arange(-(-size // 8), dtype=np.uint64)
+    words = hash_combine(batch_hash(seed, epoch, NOISE), indices)[:, None] + np.arange(-(-size // 8), dtype=np.uint64)
     return mix(words).astype("<u8").view(np.uint8)[:, :size].reshape(len(indices), *shape)
 
 
 def draw_partners(indices, seed, epoch, n, partners=None):
     """The image each one is mixed with: never itself, if there is a choice.   → (b,) int64"""
-    bits = hash_combine(_key(seed, epoch, PARTNER), indices)
+    bits = hash_combine(batch_hash(seed, epoch, PARTNER), indices)
     if partners is None:
         return (indices + 1 + (bits % np.uint64(max(n - 1, 1))).astype(np.int64)) % n
     partners = np.asarray(partners, dtype=np.int64)
@@ -212,7 +224,7 @@ def draw_mixtures(indices, seed, epoch, augment, shape):
       boxes (b, 4)  top, bottom, left, right of what comes from the partner (cutmix), empty for a blend
       share (b,)    the own label's share of the target
     """
-    choice, quantile = _uniforms(2, seed, epoch, MIX, indices)
+    choice, quantile = uniforms(2, seed, epoch, MIX, indices)
     cutmix = np.full(len(indices), bool(augment.cutmix))
     if augment.mixup and augment.cutmix:
         cutmix = choice < 0.5
@@ -222,28 +234,29 @@ def draw_mixtures(indices, seed, epoch, augment, shape):
         own[alpha == value] = beta_quantile(quantile[alpha == value], value)
 
     height, width = shape[-2:]
-    y, x = _uniforms(2, seed, epoch, MIX_BOX, indices)
+    y, x = uniforms(2, seed, epoch, MIX_BOX, indices)
     side = np.sqrt(1 - own)                                                  # Yun et al. 2019, eq. 2
-    boxes = _box(y * height, x * width, np.floor(side * height), np.floor(side * width), height, width)
+    boxes = box_around(y * height, x * width, np.floor(side * height), np.floor(side * width), height, width)
     boxes[~cutmix] = 0
     area = (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2])
     weight = np.where(cutmix, 1.0, own)
     return weight, boxes, np.where(cutmix, 1 - area / (height * width), own)
 
 
-def _uniforms(count, seed, epoch, what, indices):
+def uniforms(count, seed, epoch, what, indices):
     """count independent numbers in [0, 1) an image.   → (count, b)"""
-    return uniform(hash_combine(_key(seed, epoch, what), np.arange(count)[:, None], indices))
+    return uniform(hash_combine(batch_hash(seed, epoch, what), np.arange(count)[:, None], indices))
 
 
-def _box(y, x, tall, wide, height, width):
+def box_around(y, x, tall, wide, height, width):
+    """A tall × wide box around the pixel (y, x), clipped to the image.   → (b, 4): top, bottom, left, right"""
     top, left = np.floor(y) - np.floor_divide(tall, 2), np.floor(x) - np.floor_divide(wide, 2)
-    edges = (np.clip(top, 0, height), np.clip(top + tall, 0, height), np.clip(left, 0, width), np.clip(left + wide, 0, width))
-    return np.stack(edges, axis=1).astype(np.int64)
+    edges = np.stack([top, top + tall, left, left + wide], axis=1)
+    return np.clip(edges, 0, [height, height, width, width]).astype(np.int64)
 
 
 @lru_cache(maxsize=8)
-def _beta_table(alpha):
+def beta_table(alpha):
     """Half of Beta(α, α)'s distribution, x ∈ [0, ½], tabulated over u = xᵖ with p = min(α, 1), where its density
 
         dF/du ∝ x^(α−p) (1 − x)^(α−1)
@@ -261,76 +274,9 @@ def _beta_table(alpha):
 def beta_quantile(q, alpha):
     """The inverse distribution function of Beta(α, α), by a table: uniform q in, Beta-distributed x ∈ [0, 1] out.
 
-    A quantile function and not a generator, so that an image's draw is one hash and the stream cannot change with NumPy.
+    A quantile function and not a generator, so that an image's draw is one hash, and no version of NumPy changes it.
     """
-    u, cumulative, power = _beta_table(float(alpha))
+    u, cumulative, power = beta_table(float(alpha))
     lower = np.minimum(q, 1 - q)                                             # symmetric about ½
     x = np.interp(2 * lower, cumulative, u) ** (1 / power)
     return np.where(q < 0.5, x, 1 - x)
-
-
-# ── the pixels ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-def _kernels():
-    """The compiled loops, imported at the first call; under NUMPYVIT_REFERENCE=1 this page's own definitions."""
-    if os.environ.get("NUMPYVIT_REFERENCE") == "1":
-        return _Reference
-    from . import _augment_kernel
-    return _augment_kernel
-
-
-def _views(images, indices, seed, epoch, augment, table):
-    """(n, C, H, W) uint8, (b,) → (b, C, H, W) in the table's dtype"""
-    height, width = images.shape[2:]
-    top, left = draw_crops(indices, seed, epoch, augment.padding)
-    flip = draw_flips(indices, seed, epoch, augment.flip)
-    cut = erase = np.zeros((len(indices), 4), dtype=np.int64)
-    noise, noise_row = np.zeros((0, *images.shape[1:]), dtype=np.uint8), np.zeros(len(indices), dtype=np.int64)
-    if augment.cutout:
-        cut = draw_cutouts(indices, seed, epoch, augment.cutout, height, width)
-    if augment.erasing:
-        erase = draw_erasings(indices, seed, epoch, augment.erasing, height, width)
-        erased = erase[:, 1] > 0
-        noise, noise_row = draw_noise(indices[erased], seed, epoch, images.shape[1:]), np.cumsum(erased) - 1
-    out = np.empty((len(indices), *images.shape[1:]), dtype=table.dtype)
-    _kernels().views(images, indices, top - augment.padding, left - augment.padding, flip, cut, erase, noise, noise_row,
-                     table, out)
-    return out
-
-
-class _Reference:
-    """The definition of what `_augment_kernel` computes."""
-
-    @staticmethod
-    def views(images, indices, top, left, flip, cut, erase, noise, noise_row, table, out):
-        """Crop (reflecting at the border), mirror, erase, normalise.
-
-        images (n, C, H, W) uint8   indices, top, left, flip (b,)   cut, erase (b, 4)   table (C, 256)   →   out (b, C, H, W)
-        """
-        _, _, height, width = images.shape
-        channel = np.arange(len(table))[:, None, None]
-        for i, index in enumerate(indices):
-            rows = _reflect(np.arange(height) + top[i], height)
-            columns = _reflect(np.arange(width) + left[i], width)
-            if flip[i]:
-                columns = columns[::-1]
-            view = images[index][:, rows[:, None], columns]
-            t, b, l, r = erase[i]
-            if b > t:
-                view[:, t:b, l:r] = noise[noise_row[i], :, t:b, l:r]
-            out[i] = table[channel, view]
-            t, b, l, r = cut[i]
-            out[i, :, t:b, l:r] = 0
-
-    @staticmethod
-    def mix_views(images, others, weight, other_weight, boxes):
-        """In place: images ← weight · images + other_weight · others, then others inside the boxes."""
-        images[...] = weight[:, None, None, None] * images + other_weight[:, None, None, None] * others
-        for image, other, (t, b, l, r) in zip(images, others, boxes):
-            image[:, t:b, l:r] = other[:, t:b, l:r]
-
-
-def _reflect(place, size):
-    """… 2 1 | 0 1 2 … size−1 | size−2 …: a place outside the image, mirrored about its edge pixel."""
-    place = np.abs(place)
-    return np.where(place >= size, 2 * (size - 1) - place, place)
