@@ -12,6 +12,7 @@ import warnings
 
 from .. import __version__
 from ..errors import Interrupted
+from .explore import add_explore
 from .inspect import add_figures, add_summary
 from ..training.recipe import Recipe, recipe_for
 
@@ -70,7 +71,7 @@ def parser():
     root = Parser(prog="numpyvit", description="Vision transformers in NumPy and Numba, every gradient written by hand.")
     root.add_argument("--version", action="version", version=f"numpyvit {__version__}")
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    for add in (add_train, add_evaluate, add_predict, add_models, add_summary, add_gradcheck, add_figures):
+    for add in (add_train, add_evaluate, add_predict, add_models, add_summary, add_gradcheck, add_figures, add_explore):
         add(commands)
     return root
 

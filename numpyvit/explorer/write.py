@@ -1,0 +1,76 @@
+"""numpyvit explore: a model and an image → one HTML file."""
+import dataclasses
+import os
+
+import numpy as np
+
+from ..errors import UserError
+from ..files.atomic import write_atomic
+from ..models import count_parameters, list_models
+from .document import document
+from .pack import keep_bits, packed
+from .record import record
+
+LARGEST = 10_000_000                                                         # bytes of the file
+OVERHEAD = 600_000                                                           # of these for scripts and program
+BITS = (24, 16, 12, 10, 9, 8, 7, 6)                                          # significant bits of a weight, to be tried
+SAMPLE = 200_000                                                             # weights that are packed for an estimate
+MOST_NUMBERS = 60_000_000                                                    # that a page computes, 8 bytes each
+
+
+def explore(model, pixels, classes, mean, std, label=None, image_name="image", model_name="model"):
+    """The page's text.
+
+    model: of numpyvit, float32 or float64; not changed.   pixels (C, H, W) uint8   classes: names, one a class
+    mean, std (C,): of pixels / 255, as in training.   label: number of a class, or None for the prediction.
+    Raises UserError for a model that is too large for a page.
+    """
+    bits = significant_bits(model)
+    rounded = type(model)(model.config, dtype="float32")
+    state = model.state_dict()
+    rounded.load_state_dict({name: keep_bits(a, bits) if a.dtype.kind == "f" else a for name, a in state.items()})
+    before = probabilities(model, pixels, mean, std)
+    after = probabilities(rounded, pixels, mean, std)
+    predicted = int(after.argmax())
+    target = predicted if label is None else label
+    r = record(rounded, pixels[None], [target], mean, std)
+    numbers = sum(int(np.prod(node.shape)) for node in r.tape.nodes)
+    if numbers > MOST_NUMBERS:
+        refuse(model, f"computes {numbers:,} numbers for one image, and a page can hold {MOST_NUMBERS:,}")
+    about = {"model": model_name, "family": type(model).__name__, "parameters": model.num_parameters(),
+             "image": image_name, "classes": list(map(str, classes)), "label": target, "predicted": predicted,
+             "label_given": label is not None, "bits": bits, "rounding": float(np.abs(before - after).max()),
+             "config": dataclasses.asdict(model.config)}
+    return document(r, about)
+
+
+def probabilities(model, pixels, mean, std):
+    """Of every class, float64 (K,)."""
+    images = ((pixels[None] / 255 - np.reshape(mean, (-1, 1, 1))) / np.reshape(std, (-1, 1, 1))).astype(model.dtype)
+    logits = model.forward(images)[0][0].astype(np.float64)
+    e = np.exp(logits - logits.max())
+    return e / e.sum()
+
+
+def significant_bits(model):
+    """How many significant bits of every weight fit into the file: all 24 of float32 for small models."""
+    weights = np.concatenate([p.data.ravel() for _, p in model.named_parameters()]).astype(np.float32)
+    sample = weights[::-(-weights.size // SAMPLE)]
+    for bits in BITS:
+        planes = keep_bits(sample, bits).view(np.uint8).reshape(-1, 4).T.tobytes()
+        if len(packed(planes)) / sample.size * weights.size + OVERHEAD < LARGEST:
+            return bits
+    return refuse(model, f"does not fit into a page of {LARGEST // 10**6} MB, not even with {BITS[-1]} bits a weight")
+
+
+def refuse(model, why):
+    """Raise a UserError that names a model that is small enough."""
+    family = type(model).__name__.lower()
+    smaller = min(list_models(f"{family}*_32"), key=count_parameters, default="vit_pico_patch4_32")
+    raise UserError(f"explore: this {type(model).__name__} of {model.num_parameters():,} parameters {why}; "
+                    f"train {smaller} and explore that")
+
+
+def write_page(path, text):
+    """Atomically; raises OSError where the file cannot be written."""
+    write_atomic(os.fspath(path), [text.encode()])

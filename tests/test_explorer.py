@@ -1,0 +1,144 @@
+"""The explorer's recording: the definitions themselves, on arrays that remember how they were computed."""
+import dataclasses
+
+import numpy as np
+import pytest
+
+from explorer_pages import MEAN, MODELS, STD, page, recording, subject
+from numpyvit import functional as F
+from numpyvit.errors import UserError
+from numpyvit.explorer.pack import arrays_of, keep_bits, steps_of
+from numpyvit.explorer.record import definitions, float64_twin
+from numpyvit.explorer.tape import Tape
+from numpyvit.explorer.write import explore
+
+each_model = pytest.mark.parametrize("name", MODELS)
+
+
+@each_model
+def test_recording_is_the_pass_itself(name):
+    """Logits, loss, every gradient and the image's are those of the definitions on plain arrays, to the last bit."""
+    model, pixels, labels, train = subject(name)
+    r = recording(name)
+    plain = float64_twin(model)
+    plain.zero_grad()
+    images = (pixels / 255.0 - MEAN[:, None, None]) / STD[:, None, None]
+    with definitions():
+        logits, cache = plain.forward(images, train, rng=3 if train else None)
+        loss, loss_cache = F.cross_entropy_forward(logits, labels)
+        dimages = plain.backward(F.cross_entropy_backward(1.0, loss_cache), cache)
+    for key, value in [("logits", logits), ("loss", loss), ("dimages", dimages)]:
+        np.testing.assert_array_equal(r.tape.value(r.named[key]), value)
+    for path, p in plain.named_parameters():
+        np.testing.assert_array_equal(r.tape.value(r.gradients[path]), p.grad, err_msg=path)
+
+
+@each_model
+def test_nothing_that_depends_on_image_or_weights_is_a_table(name):
+    """An array that left the tape would come back as a constant: the constants of two passes on different numbers are the same."""
+    first, second = (recording(name, seed=seed, noise=0.1 + seed) for seed in (0, 1))
+    assert len(first.tape.nodes) == len(second.tape.nodes)
+    of = [[(i, n.attrs["name"], r.tape.value(i)) for i, n in enumerate(r.tape.nodes) if n.op == "leaf" and n.attrs["kind"] == "table"]
+          for r in (first, second)]
+    for (i, what, a), (_, _, b) in zip(*of, strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=f"{name}: {what}, node {i}")
+    for a, b in zip(first.tape.tables, second.tape.tables, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not [n.attrs["name"] for n in first.tape.nodes if n.op == "embedded"], "values that the page cannot compute"
+
+
+@each_model
+def test_steps_have_unique_addresses_and_every_gradient(name):
+    r = recording(name)
+    steps = steps_of(r)
+    assert len({s["id"] for s in steps}) == len(steps) and not any(set("[]#") & set(s["id"]) for s in steps)
+    assert {s["phase"] for s in steps} == {"forward", "backward"}
+    nodes = {s["node"] for s in steps}
+    assert set(r.gradients.values()) | set(r.named.values()) <= nodes
+    phases = [s["phase"] for s in steps]
+    assert phases == sorted(phases, key=["forward", "backward"].index)
+
+
+def test_names_that_the_lines_gave():
+    steps = {(s["module"], s["op"], s["name"]): s for s in steps_of(recording("vit"))}
+    for key in [("blocks.0.attn", "attention_forward", "scores"), ("blocks.1.attn", "softmax_forward", "e"),
+                ("blocks.1.attn", "softmax_backward", "dscores"), ("blocks.0.norm1", "layer_norm_backward", "dnorm"),
+                ("blocks.0.attn.qkv", "parameter", "weight"), ("loss", "cross_entropy_forward", "log_p"),
+                ("blocks.0.mlp", "gelu_forward", "y")]:
+        assert key in steps, key
+    assert any(s["name"] == "weight.grad" and s["module"] == "blocks.0.attn.qkv" for s in steps.values())
+
+
+def test_recording_leaves_no_trace():
+    import sys
+    model, pixels, labels, _ = subject("vit")
+    weights, before = model.flat.copy(), {name: value for name, value in vars(F).items()}
+    recording("vit")
+    np.testing.assert_array_equal(model.flat, weights)
+    assert vars(F) == before and sys.gettrace() is None
+    from numpyvit import layers
+    assert layers.np is np
+
+
+def test_in_place_changes_are_values_of_their_own():
+    tape = Tape()
+    x = tape.leaf(np.arange(12.0).reshape(3, 4), "x")
+    y = x * 2
+    before = y.current()
+    part = y[1:, ::2]
+    part += 100
+    y[0, 0] = -1
+    np.testing.assert_array_equal(tape.value(before), 2 * np.arange(12.0).reshape(3, 4))
+    expected = 2 * np.arange(12.0).reshape(3, 4)
+    expected[1:, ::2] += 100
+    np.testing.assert_array_equal(tape.value(part.current()), expected[1:, ::2])
+    expected[0, 0] = -1
+    np.testing.assert_array_equal(tape.value(y.current()), expected)
+    with pytest.raises(NotImplementedError):
+        float(x.sum())
+
+
+@pytest.mark.parametrize("bits", [24, 16, 12, 8])
+def test_rounded_weights(bits, rng=np.random.default_rng(0)):
+    x = np.concatenate([rng.standard_normal(1000), [0, -0.0, 1, -np.inf, np.inf]]).astype(np.float32)
+    y = keep_bits(x, bits)
+    finite = np.isfinite(x)
+    assert np.all(np.abs(y[finite] - x[finite]) <= np.abs(x[finite]) * 2.0**-bits) and np.array_equal(y[~finite], x[~finite])
+    assert np.array_equal(keep_bits(y, bits), y) and (bits < 24 or np.array_equal(y, x))
+
+
+def test_arrays_keep_every_bit():
+    r = recording("swin")
+    rows, blob = arrays_of(r)
+    start = 0
+    for row in rows:
+        dtype = np.dtype("<" + row["dtype"])
+        planes = np.frombuffer(blob, np.uint8, row["size"] * dtype.itemsize, start).reshape(dtype.itemsize, -1)
+        values, start = np.ascontiguousarray(planes.T).view(dtype).ravel(), start + planes.size
+        kept = r.tape.value(row["node"]) if "node" in row else r.tape.tables[row["table"]]
+        np.testing.assert_array_equal(values, kept.ravel())
+    assert start == len(blob)
+
+
+def test_too_large_a_model_is_refused(monkeypatch):
+    from numpyvit.explorer import write
+    model, pixels, _, _ = subject("vit")
+    monkeypatch.setattr(write, "LARGEST", 615_000)
+    assert 8 <= write.significant_bits(model) < 24                            # rounded weights, and the page says so
+    monkeypatch.setattr(write, "LARGEST", 606_000)
+    with pytest.raises(UserError, match="parameters does not fit.* train vit_.*_32"):
+        explore(model, pixels[0], range(5), MEAN, STD)
+    monkeypatch.setattr(write, "LARGEST", 10_000_000)
+    monkeypatch.setattr(write, "MOST_NUMBERS", 1000)
+    with pytest.raises(UserError, match="numbers for one image.* train vit_.*_32"):
+        explore(model, pixels[0], range(5), MEAN, STD)
+
+
+def test_markup_in_names_stays_data(tmp_path):
+    """Whatever a class or a file is called, the page's own text does not change."""
+    r = recording("vit")
+    plain = page(r, tmp_path / "a.html").read_text()
+    hostile = page(r, tmp_path / "b.html", image="</script><img src=x onerror=alert(1)>.png", classes=["<!--", "]]>", "\u2028", "</style>", "ü"])
+    hostile = hostile.read_text()
+    assert hostile.count("<") == plain.count("<") and "onerror" not in hostile
+    assert dataclasses.is_dataclass(r.model.config)
