@@ -11,7 +11,7 @@ import numpy as np
 import numpyvit
 from numpyvit.data import Augment, ImageSet, augment_batch, channel_statistics, epoch_order, load, normalise
 from numpyvit.ops.cross_entropy import cross_entropy_backward, cross_entropy_forward
-from numpyvit.training.optim import Optimizer, OptimizerConfig
+from numpyvit.training.optim import Optimizer
 from numpyvit.training.schedule import learning_rate
 
 BATCH, EPOCHS, PEAK = 64, 4, 2e-3
@@ -19,7 +19,7 @@ data = load("shapes")
 train = ImageSet(data.train.images[:10_000], data.train.labels[:10_000])
 mean, std = channel_statistics(train.images)
 model = numpyvit.create_model("vit_pico_patch4_32", num_classes=len(data.classes), seed=0)
-optimizer = Optimizer(model, OptimizerConfig(kind="adamw", weight_decay=0.05, beta2=0.98))
+optimizer = Optimizer(model, kind="adamw", weight_decay=0.05, beta2=0.98)
 steps_per_epoch = len(train) // BATCH
 total = EPOCHS * steps_per_epoch
 

@@ -19,8 +19,8 @@ import numpyvit
 from numpyvit.data import Augment, ImageSet, augment_batch, channel_statistics, epoch_order, load, normalise
 from numpyvit.inspection.plots import new_figure, save
 from numpyvit.inspection.summary import amount, summary
-from numpyvit.training.lanes import Lanes, single_threaded_blas
-from numpyvit.training.optim import Optimizer, OptimizerConfig
+from numpyvit.training.lanes import Lanes
+from numpyvit.training.optim import Optimizer
 from numpyvit.training.schedule import learning_rate
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -36,7 +36,6 @@ MODELS = {
                 patch_paddings=(2, 1), mlp_ratio=2.0, cls_token=False),
 }
 SIZES, BATCH = (250, 1000, 4000), 64
-single_threaded_blas()
 data = load(args.data, args.data_dir)
 print(data.notice or f"data: {data.name}")
 mean, std = channel_statistics(data.train.images)
@@ -46,7 +45,7 @@ test = ImageSet(data.test.images[:1000], data.test.labels[:1000])
 def train(fields, images, steps):
     """Train on these images. → accuracy on the test images"""
     model = numpyvit.create_model(**fields, num_classes=len(data.classes), seed=0)
-    optimizer = Optimizer(model, OptimizerConfig(beta2=0.98))
+    optimizer = Optimizer(model, beta2=0.98)
     with Lanes(model, label_smoothing=0.1, shards=2) as lanes:
         for number in range(steps):
             epoch, i = divmod(number, len(images) // BATCH)
@@ -54,7 +53,7 @@ def train(fields, images, steps):
             x, t = augment_batch(images, rows, 0, epoch, Augment(), mean, std, len(data.classes))
             lanes.gradient(BATCH, lambda lo, hi: (x[lo:hi], t[lo:hi], None))
             rate = learning_rate("cosine", number, steps, 2e-3)
-            optimizer.step(rate, number + 1, optimizer.grad_norm(lanes.each_range), lanes.each_range)
+            optimizer.step(rate, number + 1, optimizer.grad_norm(lanes.pool), lanes.pool)
         logits = lanes.logits(len(test), lambda lo, hi: normalise(test.images[lo:hi], mean, std))
     return (logits.argmax(axis=1) == test.labels).mean()
 

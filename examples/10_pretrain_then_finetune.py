@@ -6,7 +6,7 @@ The large task: seven of the built-in shapes, 32×32 pixels, plenty of images. T
 images. What the paper does between the two (section 3.2, appendix B.1.1):
     a new head for the new classes, zeros at first          load_weights(…, drop_head=True), head.weight = 0
     more patches of the same size                           load_weights resizes the table of positions (8×8 → 12×12, bicubic)
-    SGD with momentum 0.9, no weight decay, clipped at 1    OptimizerConfig(kind="sgd", …), cosine schedule
+    SGD with momentum 0.9, no weight decay, clipped at 1    Optimizer(model, "sgd", …), cosine schedule
 
 What you will see: accuracy on 600 test images while fine-tuning, beside that of a model that starts from scratch (with AdamW, which suits
 it better than SGD). In runs/examples/ both as curves, and the table of positions before and after resizing.
@@ -20,14 +20,13 @@ from numpyvit.inspection.attention import position_similarity
 from numpyvit.data import Augment, ImageSet, augment_batch, channel_statistics, epoch_order, normalise
 from numpyvit.data.shapes import CLASSES, generate
 from numpyvit.inspection.plots import colour_bar, new_figure, save
-from numpyvit.training.lanes import Lanes, single_threaded_blas
-from numpyvit.training.optim import Optimizer, OptimizerConfig
+from numpyvit.training.lanes import Lanes
+from numpyvit.training.optim import Optimizer
 from numpyvit.training.schedule import learning_rate
 
 BATCH = 32
 LARGE = ("disc", "ring", "square", "frame", "triangle", "plus", "stripes")
 SMALL = ("star", "crescent", "checkerboard")
-single_threaded_blas()
 os.makedirs("runs/examples", exist_ok=True)
 
 
@@ -38,10 +37,10 @@ def images_of(names, per_class, size, seed):
     return ImageSet(everything.images[kept], np.array([names.index(CLASSES[k]) for k in everything.labels[kept]]))
 
 
-def train(model, images, test, steps, config, peak, every=20):
+def train(model, images, test, steps, settings, peak, every=20):
     """→ [(step, accuracy on test)]"""
     mean, std = channel_statistics(images.images)
-    optimizer, curve, K = Optimizer(model, config), [], model.config.num_classes
+    optimizer, curve, K = Optimizer(model, **settings), [], model.config.num_classes
     with Lanes(model, shards=2, label_smoothing=0.1) as lanes:
         for step in range(steps + 1):
             if step % every == 0:
@@ -52,13 +51,13 @@ def train(model, images, test, steps, config, peak, every=20):
             x, t = augment_batch(images, rows, 0, epoch, Augment(padding=2), mean, std, K)
             lanes.gradient(len(x), lambda lo, hi: (x[lo:hi], t[lo:hi], None))
             rate = learning_rate("cosine", step, steps + 1, peak)
-            optimizer.step(rate, step + 1, optimizer.grad_norm(lanes.each_range), lanes.each_range)
+            optimizer.step(rate, step + 1, optimizer.grad_norm(lanes.pool), lanes.pool)
     return curve
 
 
 fields = dict(patch_size=4, embed_dim=64, depth=4, num_heads=4, mlp_ratio=2.0, global_pool="avg")
 large = numpyvit.create_model("vit", img_size=32, num_classes=len(LARGE), **fields)
-curve = train(large, images_of(LARGE, 1500, 32, 0), images_of(LARGE, 60, 32, 1), 1000, OptimizerConfig(beta2=0.98), 2e-3, every=250)
+curve = train(large, images_of(LARGE, 1500, 32, 0), images_of(LARGE, 60, 32, 1), 1000, dict(beta2=0.98), 2e-3, every=250)
 print("pre-training on seven shapes, 32×32: " + ", ".join(f"{a:.0%} after {s}" for s, a in curve))
 numpyvit.save_weights(large, "runs/examples/10_pretrained.safetensors")
 
@@ -69,10 +68,10 @@ for sentence in numpyvit.load_weights(tuned, "runs/examples/10_pretrained.safete
 tuned.head.weight.data[...] = 0
 tuned.head.bias.data[...] = 0
 similarity = {"32×32: 8×8 positions": position_similarity(large)[3, 4], "48×48: resized to 12×12": position_similarity(tuned)[5, 6]}
-sgd = OptimizerConfig(kind="sgd", momentum=0.9, weight_decay=0.0, clip_norm=1.0)
+sgd = dict(kind="sgd", momentum=0.9, weight_decay=0.0, clip_norm=1.0)
 curves = {"fine-tuned (SGD)": train(tuned, train_set, test_set, 200, sgd, 0.03)}
 scratch = numpyvit.create_model("vit", img_size=48, num_classes=len(SMALL), **fields)
-curves["from scratch (AdamW)"] = train(scratch, train_set, test_set, 200, OptimizerConfig(beta2=0.98), 1e-3)
+curves["from scratch (AdamW)"] = train(scratch, train_set, test_set, 200, dict(beta2=0.98), 1e-3)
 for name, curve in curves.items():
     print(f"{name}: {curve[-1][1]:.1%} of {len(test_set)} test images right, after {curve[-1][0]} steps on {len(train_set)} images")
 

@@ -36,8 +36,8 @@ if args.run is None:
     train(recipe_for("vit", model="vit", model_fields=fields, data=args.data, data_dir=args.data_dir, minutes=args.seconds / 60), args.run)
 
 run = Classifier(args.run)
-model, recipe = run.model, run.config["recipe"]
-data = load(run.config["data"]["name"], args.data_dir or recipe["data_dir"], model.config.img_size)
+model, recipe = run.model, run.config.recipe
+data = load(run.config.data.name, args.data_dir or recipe.data_dir, model.config.img_size)
 pixels, labels = data.test.images[:64], data.test.labels[:64]
 images = normalise(pixels, run.mean, run.std, model.dtype)
 logits, _ = model.forward(images)

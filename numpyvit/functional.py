@@ -19,7 +19,7 @@ from .ops.dropout import drop_path_backward, drop_path_forward, dropout_backward
 from .ops.layer_norm import layer_norm_backward, layer_norm_forward
 from .ops.linear import linear_backward, linear_forward
 from .ops.muon import muon_step
-from .ops.optim import adam_step, adamw_step, sgd_step, square_sums
+from .ops.optim import adam_step, adamw_step, average_step, sgd_step, square_sums
 from .ops.patch_embed import patch_embed_backward, patch_embed_forward
 from .ops.relative_position import relative_position_bias_backward, relative_position_bias_forward
 from .ops.window_attention import window_attention_backward, window_attention_forward, window_attention_probs
@@ -38,6 +38,6 @@ if not REFERENCE:                                                            # b
     from .kernels.dropout import dropout_backward, dropout_forward           # no array of random bits
     from .kernels.layer_norm import layer_norm_backward, layer_norm_forward  # one pass a row: 22 %
     from .kernels.linear import linear_backward, linear_forward              # bias in place, its gradient in one pass: 12 %
-    from .kernels.optim import adamw_step, square_sums                       # one pass over seven vectors, not a dozen: 2 %
+    from .kernels.optim import adamw_step, average_step, square_sums         # one pass over seven vectors, not a dozen: 2 %
     from .kernels.window_attention import (window_attention_backward, window_attention_forward,  # copies that add and sum: 8 % of
                                            window_attention_probs)           # a Swin.  python tests/bench gains

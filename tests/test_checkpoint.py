@@ -1,4 +1,5 @@
 """A run cannot be lost: random kills, every file-system call failing in turn, two processes, damaged and foreign files."""
+import dataclasses
 import json
 import os
 import random
@@ -15,9 +16,11 @@ import numpyvit
 from numpyvit.errors import UserError
 from numpyvit.files.safetensors import read_tensors, write_tensors
 from numpyvit.files import atomic as files
-from numpyvit.training import loop
-from numpyvit.runs.checkpoint import Checkpoint, RunFolder, build_model, checkpoint_tensors
-from numpyvit.training.optim import Optimizer
+from numpyvit.training import loop, prepare
+from numpyvit.training.trainer import Trainer, new_optimizer
+from numpyvit.runs.checkpoint import Checkpoint, checkpoint_tensors
+from numpyvit.runs.config import Plan, build_model
+from numpyvit.runs.folder import RunFolder
 from tiny import FAMILIES, FaultyOs, recipe, same, small_shapes
 from test_training import assert_same_run, state, stop_at
 
@@ -45,12 +48,12 @@ def trainer(data, tmp_path):
 
 def new_trainer(data, path):
     settings = recipe()
-    model = loop.new_model(settings, data)
-    config = loop.new_config(settings, data, model)
-    config["plan"] = {"steps": 12, "steps_per_epoch": 6, "evaluate_every": 4}
-    run = loop.new_folder(path, "")
+    model = prepare.new_model(settings, data)
+    config = dataclasses.replace(prepare.new_config(settings, data, model), plan=Plan(steps=12, steps_per_epoch=6, evaluate_every=4))
+    run = prepare.free_folder(path, "")
+    run.create()
     run.write_config(config)
-    return loop.Trainer(run, config, data, model, 1, loop.Progress())
+    return Trainer(run, config, data, model, 1)
 
 
 def snapshot(trainer):
@@ -139,9 +142,9 @@ sys.path.insert(0, {tests!r})
 from numpyvit.data import shapes
 import tiny
 from numpyvit.runs import curves
-from numpyvit.training import loop
+from numpyvit.training import loop, prepare
 dataset = shapes.load(16, 256, 64)
-loop.load = lambda *args, **kwargs: dataset
+prepare.load = lambda *args, **kwargs: dataset
 loop.CHECKPOINT_SECONDS = 0.0                                                # a checkpoint every step: most kills hit one
 curves.draw_curves = lambda run: ""
 settings = tiny.recipe({family!r}, steps={steps})
@@ -325,7 +328,7 @@ def test_restoring_without_an_optimiser_gives_the_average(trainer):
     model = build_model(trainer.config, checkpoint)
     checkpoint.restore(model)
     np.testing.assert_array_equal(model.flat, trainer.optimizer.ema)
-    optimizer = Optimizer(model, loop.optimizer_config(trainer.recipe))
+    optimizer = new_optimizer(model, trainer.recipe)
     checkpoint.restore(model, optimizer)
     np.testing.assert_array_equal(model.flat, trainer.model.flat)
     assert Checkpoint.read(checkpoint.path).position == trainer.run.position
@@ -370,7 +373,7 @@ HOSTILE = {
 @pytest.mark.parametrize("change", HOSTILE.values(), ids=HOSTILE.keys())
 def test_a_config_that_is_not_one_is_one_error(trainer, change):
     run = trainer.run
-    files.write_atomic(run.file("config.json"), [json.dumps(change(trainer.config)).encode()])
+    files.write_atomic(run.file("config.json"), [json.dumps(change(trainer.config.to_json())).encode()])
     started = time.monotonic()
     with pytest.raises(ValueError) as caught:
         build_model(run.read_config(), run.read_checkpoint())

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 import numpyvit
-from numpyvit.cli import main as cli
+from numpyvit.cli import inspect as looking, main as cli, options
 from numpyvit.models import PRESETS
 from numpyvit.files.safetensors import read_tensors, write_tensors
 from numpyvit.training import loop
-from numpyvit.training.recipe import Recipe
+from numpyvit.runs.recipe import Recipe
 from tiny import FAMILIES, image_folder
 
 ENV = {**os.environ, "PYTHONPATH": str(Path(numpyvit.__file__).parents[1])}
@@ -96,11 +96,11 @@ def test_models_lists_presets(capsys):
 
 
 def test_set_reads_every_kind_of_value():
-    assert cli.field_value("depth=4") == ("depth", 4)
-    assert cli.field_value("depths=2,2,6,2") == ("depths", (2, 2, 6, 2))
-    assert cli.field_value("num_heads=[1,3]") == ("num_heads", (1, 3))
-    assert cli.field_value("qkv_bias=false") == ("qkv_bias", False)
-    assert cli.field_value("act=gelu_tanh") == ("act", "gelu_tanh")
+    assert options.field_value("depth=4") == ("depth", 4)
+    assert options.field_value("depths=2,2,6,2") == ("depths", (2, 2, 6, 2))
+    assert options.field_value("num_heads=[1,3]") == ("num_heads", (1, 3))
+    assert options.field_value("qkv_bias=false") == ("qkv_bias", False)
+    assert options.field_value("act=gelu_tanh") == ("act", "gelu_tanh")
 
 
 def test_help_is_fast_and_compiles_nothing():
@@ -217,7 +217,6 @@ def test_an_unreadable_image_is_one_line(finished, images, tmp_path, content, ca
 
 
 WRONG_OPTIONS = {
-    "no command": ([], "COMMAND"),
     "unknown command": (["fly"], "fly"),
     "unknown option": (["train", "--speed", "9"], "--speed"),
     "unknown preset": (["train", "--model", "vit_tinny_patch4_32"], "vit_tiny_patch4_32"),
@@ -317,7 +316,7 @@ def test_a_data_folder_that_disappears_in_mid_run(images, finished, tmp_path, mo
 def test_errors_from_below_are_one_line(error, words, monkeypatch, capsys):
     def fail(args):
         raise error
-    monkeypatch.setattr(cli, "run_models", fail)
+    monkeypatch.setattr(looking, "run_models", fail)
     assert words in one_line(capsys, "models")
 
 
@@ -401,3 +400,9 @@ def test_output_into_a_closed_pipe(finished):
     process.stdout.close()
     assert process.wait(60) == 0 and process.stderr.read() == ""
     process.stderr.close()
+
+
+def test_numpyvit_alone_prints_help(capsys):
+    assert cli.main([]) == 0
+    out, err = capsys.readouterr()
+    assert "COMMAND" in out and "train" in out and "evaluate" in out and not err

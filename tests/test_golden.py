@@ -13,9 +13,11 @@ import pytest
 import numpyvit
 from numpyvit import functional as F
 from numpyvit import gradcheck
+from numpyvit.ops.optim import Update
 
 PATH = Path(__file__).parent / "golden" / "losses.json"
 ADAMW = dict(lr=3e-3, beta1=0.9, beta2=0.99, eps=1e-8, decay=0.05)
+BETAS = ADAMW["beta1"], ADAMW["beta2"]
 FIELDS = {family: tiny[0][0] for family, tiny in gradcheck.TINY.items()}
 STEPS, B = 10, 6
 
@@ -39,7 +41,7 @@ def test_ten_losses(family):
         loss, c_loss = F.cross_entropy_forward(logits, labels, 0.1)
         model.zero_grad()
         model.backward(F.cross_entropy_backward(1.0, c_loss), cache)
-        F.adamw_step(model.flat, model.flat_grad, m, v, step=step, **ADAMW)
+        F.adamw_step(model.flat, model.flat_grad, m, v, Update(ADAMW["lr"], step, ADAMW["decay"]), *BETAS, ADAMW["eps"])
         losses.append(float(loss))
     np.testing.assert_allclose(losses, json.loads(PATH.read_text())[family], rtol=1e-9)
     assert losses[-1] < 0.9 * losses[0]
@@ -51,7 +53,7 @@ def torch_losses(family):
     model, images, labels = problem(family)
     twin = torch_models.build(family, **dataclasses.asdict(model.config)).double().train()
     twin.load_state_dict({name: torch.from_numpy(value) for name, value in model.state_dict().items()})
-    optimiser = torch.optim.AdamW(twin.parameters(), ADAMW["lr"], (ADAMW["beta1"], ADAMW["beta2"]), ADAMW["eps"], ADAMW["decay"])
+    optimiser = torch.optim.AdamW(twin.parameters(), ADAMW["lr"], BETAS, ADAMW["eps"], ADAMW["decay"])
     losses = []
     for _ in range(STEPS):
         loss = torch.nn.functional.cross_entropy(twin(torch.from_numpy(images)), torch.from_numpy(labels), label_smoothing=0.1)

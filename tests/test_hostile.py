@@ -19,7 +19,9 @@ from numpyvit.files.npz import read_npz
 from numpyvit.files.pth import read_pth
 from numpyvit.files.safetensors import read_tensors
 from numpyvit.training import loop
-from numpyvit.runs.checkpoint import Checkpoint, RunFolder, build_model
+from numpyvit.runs.checkpoint import Checkpoint
+from numpyvit.runs.config import build_model
+from numpyvit.runs.folder import RunFolder
 from tiny import recipe, small_shapes
 
 COUNT = 100_000 if os.environ.get("NUMPYVIT_THOROUGH") else 1_500

@@ -7,13 +7,21 @@ import numpyvit
 from numpyvit.errors import UserError
 from numpyvit.kernels import optim as kernels
 from numpyvit.ops import optim as ops
-from numpyvit.training.lanes import CHUNK, Lanes
-from numpyvit.training.optim import Optimizer, OptimizerConfig, decay_segments
+from numpyvit.ops.optim import OPTIMIZERS, Update
+from numpyvit.threads import CHUNK, Pool
+from numpyvit.data import Augment
+from numpyvit.ops.muon import muon_step
+from numpyvit.runs.recipe import Recipe
+from numpyvit.training.batches import augmentation
+from numpyvit.training.optim import Optimizer
+from numpyvit.training.recipe import recipe_for
 from numpyvit.training.schedule import SCHEDULES, learning_rate
+from numpyvit.training.trainer import new_optimizer
 
-TORCH = {"adamw": lambda p, c: torch.optim.AdamW(p, betas=(c.beta1, c.beta2), eps=c.eps),
-         "adam": lambda p, c: torch.optim.Adam(p, betas=(c.beta1, c.beta2), eps=c.eps),
-         "sgd": lambda p, c: torch.optim.SGD(p, lr=1.0, momentum=c.momentum)}
+SETTINGS = {"adamw": dict(beta1=0.9, beta2=0.98, eps=1e-8), "adam": dict(beta1=0.8, beta2=0.99, eps=1e-6), "sgd": dict(momentum=0.9)}
+TORCH = {"adamw": lambda p, s: torch.optim.AdamW(p, betas=(s["beta1"], s["beta2"]), eps=s["eps"]),
+         "adam": lambda p, s: torch.optim.Adam(p, betas=(s["beta1"], s["beta2"]), eps=s["eps"]),
+         "sgd": lambda p, s: torch.optim.SGD(p, lr=1.0, momentum=s["momentum"])}
 
 
 def tiny_model(dtype="float64"):
@@ -24,12 +32,12 @@ def tiny_model(dtype="float64"):
 @pytest.mark.parametrize("clip_norm", [0.0, 3.0])
 def test_a_hundred_steps_are_torchs(kind, clip_norm):
     model, rng = tiny_model(), np.random.default_rng(1)
-    config = OptimizerConfig(kind, beta1=0.9, beta2=0.98, eps=1e-8, weight_decay=0.3, clip_norm=clip_norm)
     named = list(model.named_parameters())
     twins = [torch.nn.Parameter(torch.tensor(p.data)) for _, p in named]
     groups = [{"params": [t for t, (_, p) in zip(twins, named) if p.decay == decay], "weight_decay": 0.3 if decay else 0.0}
               for decay in (True, False)]
-    oracle, optimizer = TORCH[kind](groups, config), Optimizer(model, config)
+    oracle = TORCH[kind](groups, SETTINGS[kind])
+    optimizer = Optimizer(model, kind, weight_decay=0.3, clip_norm=clip_norm, **SETTINGS[kind])
     for step in range(1, 101):
         lr = 1e-2 / step
         for (_, p), twin in zip(named, twins):
@@ -50,20 +58,46 @@ def test_a_hundred_steps_are_torchs(kind, clip_norm):
 def test_only_weight_matrices_decay():
     model = tiny_model()
     before = {name: p.data.copy() for name, p in model.named_parameters()}
-    optimizer = Optimizer(model, OptimizerConfig(weight_decay=0.5))
+    optimizer = Optimizer(model, weight_decay=0.5)
     optimizer.step(0.1, 1, optimizer.grad_norm())
     for name, p in model.named_parameters():
         matrix = name.endswith("weight") and p.data.ndim > 1
         np.testing.assert_allclose(p.data, before[name] * (0.95 if matrix else 1.0), err_msg=name)
-    segments = decay_segments(model, 0.5)
-    assert segments[0][0] == 0 and segments[-1][1] == model.flat.size
-    assert all(a[1] == b[0] and a[2] != b[2] for a, b in zip(segments, segments[1:]))
+    assert optimizer.groups[0].start == 0 and optimizer.groups[-1].end == max(end for *_, end in model.layout())
+    assert all(a.end <= b.start and a.decay != b.decay for a, b in zip(optimizer.groups, optimizer.groups[1:]))
 
 
-@pytest.mark.parametrize("kind", ["adamw", "adam", "sgd"])
+def test_matrices_follow_one_rule_and_everything_else_the_next():
+    """Muon: every matrix alone, as (rows, columns), by muon_step; everything else by AdamW; decay, clipping, average as for all."""
+    model = numpyvit.create_model("cvt", img_size=16, embed_dims=(8, 16), depths=(1, 1), num_heads=(1, 2), patch_sizes=(3, 3),
+                                  patch_strides=(2, 2), patch_paddings=(1, 1), num_classes=5, dtype="float64")
+    optimizer = Optimizer(model, "muon", weight_decay=0.3, clip_norm=1.0, ema_decay=0.9, momentum=0.8)
+    assert list(optimizer.state())[:3] == ["optimizer/m", "optimizer/v", "ema"]
+    rows = {name: (p.data.copy(), np.zeros(p.shape), np.zeros(p.shape)) for name, p in model.named_parameters()}
+    average = model.flat.copy()
+    for step in (1, 2, 3):
+        for _, p in model.named_parameters():
+            p.grad[...] = np.random.default_rng(step).standard_normal(p.shape)
+        norm = optimizer.grad_norm()
+        optimizer.step(1e-2, step, norm)
+        for name, p in model.named_parameters():
+            update = Update(1e-2, step, 0.3 if p.decay else 0.0, 1 / (norm + 1e-6))
+            data, m, v = rows[name]
+            if p.decay and len(p.shape) > 1:
+                flat = (len(data), -1)
+                muon_step(data.reshape(flat), p.grad.reshape(flat), m.reshape(flat), update, 0.8)
+            else:
+                ops.adamw_step(data, p.grad, m, v, update, 0.9, 0.98, 1e-8)
+        ops.average_step(model.flat, average, (1 + step) / (10 + step))
+    for name, p in model.named_parameters():
+        np.testing.assert_allclose(p.data, rows[name][0], rtol=1e-12, atol=1e-15, err_msg=name)
+    np.testing.assert_allclose(optimizer.ema, average, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_average_of_weights(kind):
     model = tiny_model()
-    optimizer = Optimizer(model, OptimizerConfig(kind, ema_decay=0.9))
+    optimizer = Optimizer(model, kind, ema_decay=0.9)
     average = model.flat.copy()
     for step in range(1, 20):
         model.flat_grad[...] = np.random.default_rng(step).standard_normal(model.flat.size)
@@ -74,18 +108,18 @@ def test_average_of_weights(kind):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("ema", [False, True])
-def test_kernel_is_the_definition(dtype, ema):
+def test_kernels_are_their_definitions(dtype):
     rng, n = np.random.default_rng(0), 1003
     arrays = [rng.standard_normal(n).astype(dtype), rng.standard_normal(n).astype(dtype),
               rng.standard_normal(n).astype(dtype), rng.random(n).astype(dtype)]
     mine, theirs = [a.copy() for a in arrays], [a.copy() for a in arrays]
-    averages = [arrays[0].copy() if ema else None for _ in range(2)]
+    averages = [arrays[0].copy() for _ in range(2)]
     for step in (1, 2, 1000):
-        for fn, state, average in ((ops.adamw_step, mine, averages[0]), (kernels.adamw_step, theirs, averages[1])):
-            fn(*state, 1e-3, 0.9, 0.98, 1e-8, 0.05, step, 0.7, average, 0.99)
+        for module, state, average in ((ops, mine, averages[0]), (kernels, theirs, averages[1])):
+            module.adamw_step(*state, Update(1e-3, step, 0.05, 0.7), 0.9, 0.98, 1e-8)
+            module.average_step(state[0], average, 0.99)
     eps = np.finfo(dtype).eps
-    for a, b in zip(mine + averages[:1] * ema, theirs + averages[1:] * ema):
+    for a, b in zip(mine + averages[:1], theirs + averages[1:]):
         assert a.dtype == b.dtype == dtype
         np.testing.assert_allclose(a, b, rtol=8 * eps, atol=eps)
     for chunk in (64, 1000, 5000):
@@ -98,33 +132,44 @@ def test_kernel_is_the_definition(dtype, ema):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_norm_shows_what_is_not_finite(value):
     model = tiny_model("float32")
-    optimizer = Optimizer(model, OptimizerConfig())
+    optimizer = Optimizer(model)
     model.flat_grad[model.flat.size // 2] = value
     assert not np.isfinite(optimizer.grad_norm())
 
 
-def test_threads_do_not_change_a_step():
-    """A vector of several chunks, with ends that fall into segments."""
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_threads_do_not_change_a_step(kind):
+    """A vector of several chunks, with ends that fall into groups."""
     states = []
     for threads in (1, 2, 3):
         model = numpyvit.create_model("vit", img_size=16, patch_size=4, embed_dim=96, depth=2, num_heads=2, num_classes=5)
         assert model.flat.size > 3 * CHUNK
-        optimizer = Optimizer(model, OptimizerConfig(clip_norm=1.0, ema_decay=0.99))
-        with Lanes(model, threads, 2, 4) as lanes:
+        optimizer = Optimizer(model, kind, clip_norm=1.0, ema_decay=0.99)
+        with Pool(threads) as pool:
             for step in range(1, 4):
                 model.flat_grad[...] = np.random.default_rng(step).standard_normal(model.flat.size)
-                norm = optimizer.grad_norm(lanes.each_range)
-                optimizer.step(1e-2, step, norm, lanes.each_range)
+                norm = optimizer.grad_norm(pool)
+                optimizer.step(1e-2, step, norm, pool)
         states.append([model.flat, norm, *optimizer.state().values()])
     for other in states[1:]:
         assert all(np.array_equal(a, b) for a, b in zip(states[0], other))
 
 
-@pytest.mark.parametrize("field, value", [("kind", "lion"), ("beta1", 1.0), ("weight_decay", -1.0), ("eps", float("nan")),
-                                          ("ema_decay", 1.5)])
-def test_wrong_settings_are_named(field, value):
-    with pytest.raises(UserError, match="optimizer" if field == "kind" else field):
-        OptimizerConfig(**{field: value})
+@pytest.mark.parametrize("name, value, words", [("kind", "lion", "optimizer"), ("beta1", 1.0, "beta1"), ("weight_decay", -1.0, "weight_decay"),
+                                                ("eps", float("nan"), "eps"), ("ema_decay", 1.5, "ema_decay"), ("momentum", 0.9, "momentum")])
+def test_wrong_settings_are_named(name, value, words):
+    with pytest.raises(UserError, match=words):
+        Optimizer(tiny_model(), **{name: value})
+
+
+def test_defaults_agree():
+    """The table of optimisers, a recipe and an Optimizer begin with the same numbers (and so does the augmentation)."""
+    optimizer, recipe = Optimizer(tiny_model()), Recipe()
+    assert optimizer.settings == OPTIMIZERS["adamw"][0].settings == {n: getattr(recipe, n) for n in optimizer.settings}
+    for kind in OPTIMIZERS:
+        settings = recipe_for("vit", optimizer=kind, steps=1)
+        assert Optimizer(tiny_model(), kind).settings == new_optimizer(tiny_model(), settings).settings
+    assert Augment() == augmentation(recipe)
 
 
 # --- schedules

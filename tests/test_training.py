@@ -12,8 +12,10 @@ from rich.console import Console
 
 from numpyvit.errors import Interrupted, UserError
 from numpyvit.files.safetensors import read_tensors
-from numpyvit.training import loop
-from numpyvit.runs.checkpoint import RunFolder
+from numpyvit.training import loop, plan as plans
+from numpyvit.training.lanes import Lanes
+from numpyvit.runs.config import Plan
+from numpyvit.runs.folder import RunFolder
 from numpyvit.training.progress import Progress, clock
 from tiny import FAMILIES, recipe, same, small_shapes
 
@@ -42,7 +44,7 @@ def stop_at(monkeypatch, *steps):
     take_step, count = loop.Trainer.take_step, iter(range(10**6))
 
     def step(self, number):
-        if "evaluate_every" in self.config["plan"] and next(count) in steps:
+        if next(count) in steps:
             signal.raise_signal(signal.SIGINT)
         return take_step(self, number)
     monkeypatch.setattr(loop.Trainer, "take_step", step)
@@ -101,8 +103,8 @@ def test_what_a_run_leaves_behind(data, tmp_path):
     run = RunFolder(tmp_path / "r")
     assert result == json.loads(open(run.file("result.json")).read()) and 0 <= result["test_accuracy"] <= 1
     config = run.read_config()
-    assert config["plan"] == {"steps_per_epoch": 6, "steps": 12, "evaluate_every": 14}
-    assert config["data"]["train"] == 192 and config["data"]["checksum"] == data.checksum
+    assert config.plan == Plan(steps_per_epoch=6, steps=12, evaluate_every=14)
+    assert config.data.train == 192 and config.data.checksum == data.checksum
     metrics = run.read_metrics()
     assert [m["step"] for m in metrics if m["kind"] == "train"] == list(range(1, 13))
     assert [m["step"] for m in metrics if m["kind"] == "val"] == [12]
@@ -128,11 +130,11 @@ def test_minutes_become_a_plan_that_is_kept(data, tmp_path, monkeypatch):
     stop_at(monkeypatch, 12)
     with pytest.raises(Interrupted):
         loop.train(recipe(steps=None, minutes=0.08), tmp_path / "r")
-    plan = RunFolder(tmp_path / "r").read_config()["plan"]
-    assert plan["steps"] > 12
+    plan = RunFolder(tmp_path / "r").read_config().plan
+    assert plan.steps > 12
     loop.resume(tmp_path / "r")
-    assert RunFolder(tmp_path / "r").read_config()["plan"] == plan
-    assert RunFolder(tmp_path / "r").read_metrics()[-1]["step"] == plan["steps"]
+    assert RunFolder(tmp_path / "r").read_config().plan == plan
+    assert RunFolder(tmp_path / "r").read_metrics()[-1]["step"] == plan.steps
     seconds = json.loads((tmp_path / "r" / "result.json").read_text())["seconds"]
     assert seconds < 5 * 4.8                                                 # loose: tests run side by side
 
@@ -140,8 +142,8 @@ def test_minutes_become_a_plan_that_is_kept(data, tmp_path, monkeypatch):
 def test_measuring_leaves_no_trace(data, tmp_path, monkeypatch):
     """A run by minutes has the bits of a run by its number of steps: the measured steps are undone, buffers included."""
     loop.train(recipe("cvt", steps=None, minutes=0.04), tmp_path / "a")
-    steps = RunFolder(tmp_path / "a").read_config()["plan"]["steps"]
-    monkeypatch.setattr(loop, "evaluation_interval", lambda *args: RunFolder(tmp_path / "a").read_config()["plan"]["evaluate_every"])
+    steps = RunFolder(tmp_path / "a").read_config().plan.steps
+    monkeypatch.setattr(plans, "evaluation_interval", lambda *args: RunFolder(tmp_path / "a").read_config().plan.evaluate_every)
     loop.train(recipe("cvt", steps=steps), tmp_path / "b")
     assert_same_run(tmp_path / "a", tmp_path / "b")
 
@@ -149,7 +151,7 @@ def test_measuring_leaves_no_trace(data, tmp_path, monkeypatch):
 @pytest.mark.parametrize("watching, per_epoch, steps, expected", [(13, 351, 5000, 351), (13, 351, 1000, 260), (0, 351, 5000, 351),
                                                                   (0, 10, 5, 1), (100, 10, 50, 2000)])
 def test_watching_takes_a_bounded_share(watching, per_epoch, steps, expected):
-    assert loop.evaluation_interval(watching, per_epoch, steps) == expected
+    assert plans.evaluation_interval(watching, per_epoch, steps) == expected
 
 
 # --- trouble
@@ -171,7 +173,7 @@ def test_an_exploding_rate_is_stopped_by_name(data, tmp_path):
 @overflows
 @pytest.mark.parametrize("where, words", [("weight", "the weights blocks.1.mlp.fc1.weight"), ("gradient", "the gradient is not finite")])
 def test_what_is_not_finite_is_named(data, tmp_path, monkeypatch, where, words):
-    gradient = loop.Lanes.gradient
+    gradient = Lanes.gradient
 
     def broken(self, batch_size, load):
         parameters = dict(self.model.named_parameters())
@@ -182,7 +184,7 @@ def test_what_is_not_finite_is_named(data, tmp_path, monkeypatch, where, words):
             parameters["blocks.1.mlp.fc1.weight"].grad[0, 0] = np.nan
         return outcome
     loop.train(recipe(steps=1), tmp_path / "good")
-    monkeypatch.setattr(loop.Lanes, "gradient", broken)
+    monkeypatch.setattr(Lanes, "gradient", broken)
     with pytest.raises(UserError, match=words):
         loop.train(recipe(), tmp_path / "r")
 
@@ -193,8 +195,8 @@ def test_the_last_good_checkpoint_is_named_and_stays(data, tmp_path, monkeypatch
         loop.train(recipe(), tmp_path / "r")
     run = RunFolder(tmp_path / "r")
     before = open(run.checkpoints()[-1], "rb").read()
-    gradient = loop.Lanes.gradient
-    monkeypatch.setattr(loop.Lanes, "gradient", lambda *args: (float("nan"), gradient(*args)[1]))
+    gradient = Lanes.gradient
+    monkeypatch.setattr(Lanes, "gradient", lambda *args: (float("nan"), gradient(*args)[1]))
     with pytest.raises(UserError, match="last good checkpoint is .*step-00000003"):
         loop.resume(tmp_path / "r")
     assert open(run.checkpoints()[-1], "rb").read() == before

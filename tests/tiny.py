@@ -6,7 +6,7 @@ import numpy as np
 
 from numpyvit.data import shapes
 from numpyvit.runs import classifier as scoring
-from numpyvit.training import loop
+from numpyvit.training import prepare
 from numpyvit.training.recipe import recipe_for
 
 RATES = dict(drop_rate=0.1, attn_drop_rate=0.1, drop_path_rate=0.2)
@@ -27,7 +27,7 @@ def recipe(family="vit", **settings):
 def small_shapes(monkeypatch, train=256, test=64):
     """Let the loop and the scoring see a small version of the built-in data set."""
     dataset = shapes.load(16, train, test)
-    for module in (loop, scoring):
+    for module in (prepare, scoring):
         monkeypatch.setattr(module, "load", lambda *args, **kwargs: dataset)
     return dataset
 

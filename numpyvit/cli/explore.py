@@ -2,8 +2,8 @@
 import os
 
 
-def add_explore(commands):
-    """Add the command to the parser."""
+def add_commands(commands):
+    """Add the command explore."""
     p = commands.add_parser("explore", help="a page that steps forward and backward through a run on an image, offline",
                             description="Write one HTML file that steps forward and backward through the model on the "
                                         "image, every number derivable. Open it in a browser; it needs no network.")
@@ -25,7 +25,7 @@ def run_explore(args):
     label = None if args.label is None else label_number(args.label, run.classes)
     pixels = read_image(args.image, pair(run.model.config.img_size)[0], run.model.config.in_chans)
     text = explore(run.model, pixels, run.classes, run.mean, run.std, label, os.path.basename(args.image),
-                   run.config["recipe"]["model"])
+                   run.config.recipe.model)
     write_page(args.out, text)
     print(f"{args.out}: {len(text.encode()) / 1e6:.1f} MB; open it in a browser")
 

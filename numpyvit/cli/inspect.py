@@ -1,9 +1,16 @@
-"""The command line's commands that look at a model: summary, and one for each figure of analysis.py."""
+"""The commands that look at models: models, summary, gradcheck, and one for each figure."""
 import argparse
+
+from .options import field_value
+
+
+def add_commands(commands):
+    """Add the commands models, summary and gradcheck, and those that draw figures."""
+    for add in (add_models, add_summary, add_gradcheck, add_figures):
+        add(commands)
 
 
 def add_summary(commands):
-    from .main import field_value
     p = commands.add_parser("summary", help="a model as a table: shapes, parameters, multiply-adds, activations",
                             description="A model as a table, a row a block: output shape, parameters, multiply-adds and activation bytes "
                                         "of one image.")
@@ -17,6 +24,41 @@ def add_summary(commands):
 def run_summary(args):
     from ..inspection.summary import run
     run(args.model, dict(args.model_fields), every_layer=args.layers)
+
+
+def add_models(commands):
+    p = commands.add_parser("models", help="list the presets", description="List the presets: image size, parameters, forward GFLOPs.")
+    p.add_argument("pattern", nargs="?", default="*", help="of names, such as 'vit*32'")
+    p.set_defaults(run=run_models)
+
+
+def run_models(args):
+    from ..inspection.flops import forward_flops
+    from ..models import count_parameters, list_models, model_config
+    from ..module import pair
+    names = list_models(args.pattern)
+    if not names:
+        raise ValueError(f"no model matches {args.pattern!r}; numpyvit models lists all")
+    width = max(map(len, names))
+    print(f"{'model':<{width}}  {'image':>9}  {'parameters':>12}  {'GFLOP':>8}")
+    for name in names:
+        family, config = model_config(name)
+        size, flops = "×".join(map(str, pair(config.img_size))), forward_flops(family, config) / 1e9
+        print(f"{name:<{width}}  {size:>9}  {count_parameters(name):>12,}  {f'{flops:.3f}' if flops else '-':>8}")
+
+
+def add_gradcheck(commands):
+    p = commands.add_parser("gradcheck", help="check every backward pass against its forward pass, here and now",
+                            description="⟨u, J v⟩ = ⟨Jᵀu, v⟩ for every op and model: the directional check, without torch.")
+    p.add_argument("names", nargs="*", metavar="NAME", help="of ops or models (default: all)")
+    p.set_defaults(run=run_gradcheck)
+
+
+def run_gradcheck(args):
+    from rich.console import Console
+
+    from ..gradcheck import run
+    return 0 if run(args.names, Console()) else 1
 
 
 # --- figures of a run
@@ -58,7 +100,7 @@ def pixel(text):
 
 
 class Subject:
-    """A run's model, and images as it wants them."""
+    """A run's model, and images at its size and normalised."""
 
     def __init__(self, path, images=()):
         from ..data import normalise, read_image
@@ -73,10 +115,11 @@ class Subject:
             self.images = normalise(np.stack(self.pixels), self.run.mean, self.run.std, self.model.dtype)
 
 
-def finish(figure, args, says=""):
+def finish(figure, args, sentence=""):
+    """Write the figure and say where it is."""
     from ..inspection.plots import save
     save(figure, args.out)
-    print(f"{says + ': ' if says else ''}{args.out}")
+    print(f"{sentence + ': ' if sentence else ''}{args.out}")
 
 
 def run_attention(args):

@@ -36,7 +36,7 @@ class Augment:
     With both mixup and cutmix on, each image takes one of the two with probability ½.
     """
     padding: int = 4
-    flip: str = "random"
+    flip: str = "alternating"
     cutout: int = 0
     erasing: float = 0.0
     mixup: float = 0.0

@@ -11,26 +11,24 @@ import math
 
 import numpy as np
 
-from .optim import ema_update
-
 A, B, C = 3.4445, -4.7750, 2.0315                                            # p(s) = A·s + B·s³ + C·s⁵: steep at 0, about 1 from 0.3 to 1
 
 
-def muon_step(data, grad, m, lr, momentum, decay, scale=1.0, ema=None, ema_decay=0.0, ns_steps=5):
-    """Momentum, made orthogonal, with decoupled weight decay. In place: data, m, ema.
+def muon_step(data, grad, m, update, momentum, ns_steps=5):
+    """Momentum, made orthogonal, with decoupled weight decay. In place: data, m.
 
         m ← m + (1 − μ) · (grad − m),   direction = grad + μ · (m − grad)                 (Nesterov)
         data ← data · (1 − lr · decay) − lr · 0.2 · √max(rows, columns) · orthogonal(direction)
 
-    data, grad, m (rows, columns), also ema unless that is None: a convolution's kernel is (out, in·kh·kw).   μ momentum
-    The other arguments are those of optim.py.  torch.optim.Muon(adjust_lr_fn="match_rms_adamw"), there in bfloat16
+    data, grad, m (rows, columns): a convolution's kernel is (out, in·kh·kw).   μ momentum   update: an Update of optim.py
+    torch.optim.Muon(adjust_lr_fn="match_rms_adamw"), there in bfloat16
     """
+    lr, _, decay, scale = update
     grad = grad * scale
     m += (1 - momentum) * (grad - m)
     direction = orthogonal(grad + momentum * (m - grad), ns_steps)
     data *= 1 - lr * decay
     data -= (lr * 0.2 * math.sqrt(max(data.shape))) * direction
-    ema_update(data, ema, ema_decay)
 
 
 def orthogonal(x, steps=5, eps=1e-7):

@@ -1,13 +1,13 @@
-"""A finished or unfinished run as a classifier: its newest checkpoint, and what it makes of images."""
+"""A finished or unfinished run as a classifier: its newest checkpoint, and what it says about images."""
 import numpy as np
 
 from ..data import load, normalise, read_image, train_val_split
 from ..errors import UserError
 from ..module import pair
 from ..ops.softmax import softmax_forward
-from .checkpoint import RunFolder, build_model
-from ..training.lanes import Lanes, check_blas, single_threaded_blas, usable_cores
-from ..training.loop import records_of
+from ..threads import Pool, evaluation_logits
+from .config import build_model, records_of
+from .folder import RunFolder
 
 
 class Classifier:
@@ -21,16 +21,16 @@ class Classifier:
             raise UserError(f"{path}: the run has no checkpoint yet; train on with --resume {path}")
         self.model = build_model(self.config, checkpoint)
         checkpoint.restore(self.model)
-        self.step, self.classes = checkpoint.position.step, self.config["data"]["classes"]
-        self.mean, self.std = (np.array(self.config["data"][key]) for key in ("mean", "std"))
+        self.step, self.classes = checkpoint.position.step, self.config.data.classes
+        self.mean, self.std = np.array(self.config.data.mean), np.array(self.config.data.std)
 
     def logits(self, images, threads=None):
         """images (n, C, H, W) uint8 → (n, K)"""
-        single_threaded_blas()
-        check_blas()
-        settings = self.config["lanes"]
-        with Lanes(self.model, threads or usable_cores(), 1, settings["micro_batch"]) as lanes:
-            return lanes.logits(len(images), lambda lo, hi: normalise(images[lo:hi], self.mean, self.std, self.model.dtype))
+        def load_images(lo, hi):
+            return normalise(images[lo:hi], self.mean, self.std, self.model.dtype)
+
+        with Pool(threads) as pool:
+            return evaluation_logits(self.model, len(images), load_images, 2 * self.config.lanes.micro_batch, pool)
 
     def predict(self, paths):
         """PNG or JPEG files → class probabilities (n, K) float64. Raises UserError for one that cannot be read."""
@@ -41,14 +41,14 @@ class Classifier:
 
     def split(self, name, data_dir=None):
         """"test", or the "val" images that the run held out: → images (n, C, H, W) uint8, labels (n,)"""
-        recorded, recipe = self.config["data"], self.config["recipe"]
-        dataset = load(recorded["name"], data_dir or recipe["data_dir"], pair(self.model.config.img_size)[0])
-        if records_of(dataset) != recorded["checksum"]:
+        recorded, recipe = self.config.data, self.config.recipe
+        dataset = load(recorded.name, data_dir or recipe.data_dir, pair(self.model.config.img_size)[0])
+        if records_of(dataset) != recorded.checksum:
             raise UserError(f"the data set is not the one of this run: its checksum is {records_of(dataset)}, expected "
-                            f"{recorded['checksum']}")
+                            f"{recorded.checksum}")
         if name == "test":
             return dataset.test.images, dataset.test.labels
-        _, rows = train_val_split(dataset.train, recorded["val"], recipe["seed"])
+        _, rows = train_val_split(dataset.train, recorded.val, recipe.seed)
         if not len(rows):
             raise UserError(f"{self.run.path}: the run held out no validation images (--val 0); use --split test")
         return dataset.train.images[rows], dataset.train.labels[rows]

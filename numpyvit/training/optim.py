@@ -1,108 +1,117 @@
-"""Optimisers over a model's flat vector, with decay by segments, clipping by global norm and an average of the weights."""
+"""Optimisers over a model's flat vector: groups of parameters, clipping by global norm, and an average of the weights."""
 import math
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from .. import functional as F
-from ..errors import UserError
-from .lanes import CHUNK
+from ..checks import check_number, fail, shown
+from ..ops.optim import OPTIMIZERS, Rule, Update, optimizer_settings
+from ..threads import CHUNK, Pool
 
-KINDS = ("adamw", "adam", "sgd")
+INLINE = Pool(1)                                                             # everything in the caller's thread
 
 
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """kind: adamw, adam, or sgd with momentum.   clip_norm: the gradient is scaled down to this global norm (0: never).
-    ema_decay: of the running average of the weights (0: none); early on it is min(ema_decay, (1 + t) / (10 + t)).
+class Group(NamedTuple):
+    """A stretch of the flat vector that is updated alike: by one rule and with one decay.
+
+    shape: of the one matrix (rows, columns) that it is, where the rule takes matrices; else None.
     """
-    kind: str = "adamw"
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-    momentum: float = 0.9
-    weight_decay: float = 0.05
-    clip_norm: float = 0.0
-    ema_decay: float = 0.0
-
-    def __post_init__(self):
-        if self.kind not in KINDS:
-            raise UserError(f"optimizer: expected one of {', '.join(KINDS)}, got {self.kind!r}")
-        for name in ("beta1", "beta2", "momentum", "ema_decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"{name}: expected 0 to below 1, got {getattr(self, name)!r}")
-        for name in ("eps", "weight_decay", "clip_norm"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UserError(f"{name}: expected 0 or more, got {getattr(self, name)!r}")
+    rule: Rule
+    decay: float
+    start: int
+    end: int
+    shape: tuple | None = None
 
 
 class Optimizer:
-    """The state that goes with model.flat: vectors m and (for Adam) v, and the average of the weights if there is one.
+    """The state that goes with model.flat: the vectors that its rules remember, and the average of the weights if there is one.
 
-    Weight decay applies to the stretches of the flat vector whose Parameter.decay is set; they are found once.
+    kind          a name in the table OPTIMIZERS        weight_decay   of weight matrices; nothing else decays
+    clip_norm     the gradient is scaled down to this global norm (0: never)
+    ema_decay     of the running average of the weights (0: none); early on it is min(ema_decay, (1 + t) / (10 + t))
+    settings      those of the kind's rules, such as beta2, where they are not to be the table's
+    Raises UserError for an unknown kind or setting, and for a number out of its range.
     """
 
-    def __init__(self, model, config):
-        self.model, self.config = model, config
-        self.m = np.zeros_like(model.flat)
-        self.v = np.zeros_like(model.flat) if config.kind != "sgd" else None
-        self.ema = model.flat.copy() if config.ema_decay else None
-        self.ema_buffers = {name: b.copy() for name, b in model.named_buffers() if b.dtype.kind == "f"} if config.ema_decay else {}
-        self.segments = decay_segments(model, config.weight_decay)
+    def __init__(self, model, kind="adamw", weight_decay=0.05, clip_norm=0.0, ema_decay=0.0, **settings):
+        if kind not in OPTIMIZERS:
+            fail("optimizer", f"one of {', '.join(OPTIMIZERS)}", shown(kind))
+        known = optimizer_settings(kind)
+        for name in settings.keys() - known.keys():
+            fail(f"optimizer {kind}", f"only the settings {', '.join(known)}", name)
+        self.settings = known | settings
+        for name, value in self.settings.items():
+            check_number(name, value, least=0, below=math.inf if name == "eps" else 1)
+        check_number("weight_decay", weight_decay, least=0)
+        check_number("clip_norm", clip_norm, least=0)
+        check_number("ema_decay", ema_decay, least=0, below=1)
+        self.model, self.clip_norm, self.ema_decay = model, clip_norm, ema_decay
+        self.groups = parameter_groups(model, OPTIMIZERS[kind], weight_decay)
+        self.vectors = {name: np.zeros_like(model.flat) for rule in OPTIMIZERS[kind] for name in rule.state}
+        self.ema = model.flat.copy() if ema_decay else None
+        self.ema_buffers = {name: b.copy() for name, b in model.named_buffers() if b.dtype.kind == "f"} if ema_decay else {}
         self.sums = np.zeros(-(-model.flat.size // CHUNK))
 
-    def grad_norm(self, each_range=None):
+    def grad_norm(self, pool=INLINE):
         """√Σ grad², from chunks of CHUNK elements summed in float64 and added in order; not finite if any element is not."""
         def fill(lo, hi):
             F.square_sums(self.model.flat_grad[lo:hi], self.sums[lo // CHUNK:-(-hi // CHUNK)], CHUNK)
-        (each_range or whole)(fill, self.model.flat.size)
+        pool.each_range(fill, self.model.flat.size)
         return math.sqrt(float(self.sums.sum()))
 
-    def step(self, lr, step, norm, each_range=None):
-        """Change the weights. step: 1 for the first.   norm: that of the gradient.   each_range: Lanes.each_range"""
-        config, flat, grad = self.config, self.model.flat, self.model.flat_grad
-        scale = min(1.0, config.clip_norm / (norm + 1e-6)) if config.clip_norm else 1.0      # torch's clip_grad_norm_
-        ema_decay = min(config.ema_decay, (1 + step) / (10 + step))
+    def step(self, lr, step, norm, pool=INLINE):
+        """Change the weights. lr: learning rate.   step: 1 for the first.   norm: that of the gradient.   pool: who works"""
+        scale = min(1.0, self.clip_norm / (norm + 1e-6)) if self.clip_norm else 1.0          # torch's clip_grad_norm_
+        now = Update(float(lr), step, scale=float(scale))
+        ema_decay = min(self.ema_decay, (1 + step) / (10 + step))
+        elementwise = [group for group in self.groups if not group.shape]
+        matrices = sorted((group for group in self.groups if group.shape), key=lambda group: group.start - group.end)
 
         def run(lo, hi):
-            for start, end, decay in self.segments:
-                a, b = max(lo, start), min(hi, end)
-                if a < b:
-                    ema = None if self.ema is None else self.ema[a:b]
-                    self.update(flat[a:b], grad[a:b], a, b, lr, decay, step, scale, ema, ema_decay)
+            for group in elementwise:
+                if max(lo, group.start) < min(hi, group.end):
+                    self.update(group, max(lo, group.start), min(hi, group.end), now)
+            if self.ema is not None:
+                F.average_step(self.model.flat[lo:hi], self.ema[lo:hi], ema_decay)
 
-        (each_range or whole)(run, flat.size)
+        pool.map(lambda group: self.update(group, group.start, group.end, now), matrices)
+        pool.each_range(run, self.model.flat.size)
         buffers = dict(self.model.named_buffers()) if self.ema_buffers else {}
         for name, average in self.ema_buffers.items():
             average += (1 - ema_decay) * (buffers[name] - average)
 
-    def update(self, data, grad, a, b, lr, decay, step, scale, ema, ema_decay):
-        c = self.config
-        if c.kind == "sgd":
-            F.sgd_step(data, grad, self.m[a:b], lr, c.momentum, decay, scale, ema, ema_decay)
-        else:
-            fn = F.adamw_step if c.kind == "adamw" else F.adam_step
-            fn(data, grad, self.m[a:b], self.v[a:b], lr, c.beta1, c.beta2, c.eps, decay, step, scale, ema, ema_decay)
+    def update(self, group, a, b, now):
+        """One step of elements a to b of the flat vector, which are a part of the group, or the whole of it if it is a matrix."""
+        rule = group.rule
+        vectors = [self.model.flat, self.model.flat_grad, *(self.vectors[name] for name in rule.state)]
+        parts = [vector[a:b] if group.shape is None else vector[a:b].reshape(group.shape) for vector in vectors]
+        getattr(F, rule.step)(*parts, now._replace(decay=group.decay), *(self.settings[name] for name in rule.settings))
 
     def state(self):
         """{name: the vector itself} of everything a later process needs to go on exactly."""
-        state = {"optimizer/m": self.m, "optimizer/v": self.v, "ema": self.ema}
-        state |= {f"ema/{name}": average for name, average in self.ema_buffers.items()}
-        return {name: array for name, array in state.items() if array is not None}
+        state = {f"optimizer/{name}": vector for name, vector in self.vectors.items()}
+        if self.ema is not None:
+            state["ema"] = self.ema
+        return state | {f"ema/{name}": average for name, average in self.ema_buffers.items()}
 
 
-def decay_segments(model, weight_decay):
-    """[(start, end, decay)] that cover the flat vector in order; neighbours that decay alike are one segment."""
-    segments = []
-    for _, p, start, _ in model.layout():
-        decay = weight_decay if p.decay else 0.0
-        if segments and segments[-1][1] == decay:
-            continue
-        segments.append((start, decay))
-    ends = [start for start, _ in segments[1:]] + [model.flat.size]
-    return [(start, end, decay) for (start, decay), end in zip(segments, ends)]
+def parameter_groups(model, rules, weight_decay):
+    """The groups, in the order of the flat vector, all of which they cover: each parameter follows the first rule that takes
+    it. Neighbours of one rule and decay are one group; a matrix is a group of its own."""
+    groups = []
+    for _, p, start, end in model.layout():
+        rule = next(rule for rule in rules if not rule.matrices or is_matrix(p))
+        decay = float(weight_decay) if p.decay else 0.0
+        if rule.matrices:
+            groups.append(Group(rule, decay, start, end, (p.shape[0], p.size // p.shape[0])))
+        elif groups and groups[-1][:2] == (rule, decay):
+            groups[-1] = groups[-1]._replace(end=end)
+        else:
+            groups.append(Group(rule, decay, start, end))
+    return groups
 
 
-def whole(fn, size):
-    """each_range without lanes: the one range from 0 to size."""
-    fn(0, size)
+def is_matrix(p):
+    """Whether a parameter is a weight matrix or a convolution's kernel: these decay, and matrix optimisers take them."""
+    return p.decay and len(p.shape) > 1

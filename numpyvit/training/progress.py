@@ -1,6 +1,9 @@
 """What a run says while it works: a live line where standard output is a terminal, plain lines where it is none."""
 import math
+import sys
+import threading
 import time
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.live import Live
@@ -43,8 +46,25 @@ class Progress:
         """One line that stays."""
         self.quietly(self.console.print, text, markup=False, soft_wrap=True)
 
+    @contextmanager
+    def compiling(self):
+        """Say so if the block is still compiling after a second: the first time on a machine, Numba does."""
+        def look():
+            modules = [module for name, module in list(sys.modules.items()) if name.startswith("numpyvit.")]
+            functions = [value for module in modules for value in list(vars(module).values())]
+            if any(getattr(getattr(function, "stats", None), "cache_misses", None) for function in functions):
+                self.say("Compiling the kernels, once (about 30 s) …")
+
+        timer = threading.Timer(1.0, look)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
     def step(self, step, loss, accuracy, lr):
-        """After a step: smooth what jumps, and show it if it is time. Costs microseconds when it is not."""
+        """After a step: take it into the running means, and show them if it is time. Costs microseconds when it is not."""
         weight = max(0.02, 1 / (step + 1)) if math.isfinite(self.loss) else 1.0
         self.loss = loss if weight == 1 else self.loss + weight * (loss - self.loss)
         self.accuracy = accuracy if weight == 1 else self.accuracy + weight * (accuracy - self.accuracy)

@@ -1,4 +1,6 @@
-"""Numerical trouble: a loss or gradient that is not finite stops the run, and this finds out where it began."""
+"""Numerical trouble: a loss or gradient that is not finite stops the run, and its error says where it began."""
+import math
+
 import numpy as np
 
 from ..errors import UserError
@@ -8,16 +10,31 @@ class NotFinite(UserError):
     """The loss or the gradient of a step is not finite; the weights are still those before the step."""
 
 
+def not_finite(trainer, step, loss, load):
+    """The NotFinite of this step: where it began, the last good checkpoint, and what to try.   load: that of the step's batch"""
+    B, micro = trainer.recipe.batch_size, trainer.lanes.micro_batch
+    for lo in range(0, B, micro):
+        images, _, seeds = load(lo, min(lo + micro, B))
+        place = first_not_finite(trainer.model, images, seeds)
+        if place != "the loss":
+            break
+    checkpoints = trainer.run.checkpoints()
+    last = f"the last good checkpoint is {checkpoints[-1]}" if checkpoints else "there is no checkpoint yet"
+    what = "gradient is not finite" if math.isfinite(loss) else f"loss is {loss}"
+    return NotFinite(f"step {step + 1}: the {what}; the first values that are not finite are in {place}; {last}; "
+                     "try a smaller --lr, a longer --warmup or --clip-norm 1 in a new run")
+
+
 def first_not_finite(model, images, seeds):
     """Where values stop being finite, in words: in a weight, in the output of a layer, or only on the way back.
 
-    Runs a forward pass of a replica whose layers look at what they return; the innermost layer that finds something
-    first is the one named.
+    Runs a forward pass of a replica whose layers look at their own outputs; the innermost layer whose output is the first
+    that is not finite is named.
     """
     for name, p in model.named_parameters():
         if not np.isfinite(p.data).all():
             return f"the weights {name}"
-    found, twin = [], model.replica()
+    found, twin = [], model.replica()                                        # found: the first path, once there is one
     for path, module in twin.modules():
         if path and hasattr(module, "forward"):
             module.forward = watched(module.forward, path, found)

@@ -22,7 +22,7 @@ import cases
 import numpyvit
 from numpyvit import functional as F
 from numpyvit.training.lanes import Lanes
-from numpyvit.training.optim import Optimizer, OptimizerConfig
+from numpyvit.training.optim import Optimizer
 
 from . import models, race
 from .train_step import add_common
@@ -96,14 +96,13 @@ class ProfiledLanes(Lanes):
         super().__init__(*args)
         self.profile, self.task = profile, "optimiser, besides its ops"
         self.run_shard = profile.timed("lane, besides layers and ops", self.run_shard)
+        each_range = self.pool.each_range
+        self.pool.each_range = lambda fn, size: each_range(profile.timed(self.task, fn), size)
 
-    def add_shards(self, count):
+    def add_shards(self, gradients):
         self.task = "sum of shards"
-        super().add_shards(count)
+        super().add_shards(gradients)
         self.task = "optimiser, besides its ops"
-
-    def each_range(self, fn, size):
-        super().each_range(self.profile.timed(self.task, fn), size)
 
 
 def main(arguments):
@@ -138,7 +137,7 @@ def main(arguments):
 def measure(family, fields, args):
     """({name: (seconds, calls, FLOPs) a step}, seconds a wrapped step, seconds a plain one, others' share of the machine)"""
     model = numpyvit.create_model(family, **fields)
-    optimizer, profile = Optimizer(model, OptimizerConfig()), Profile()
+    optimizer, profile = Optimizer(model), Profile()
     images, labels = batch_of(np, fields, args.batch)
     count = args.rounds * args.steps
 
@@ -146,7 +145,7 @@ def measure(family, fields, args):
         start = time.perf_counter()
         for step in range(1, count + 1):
             lanes.gradient(args.batch, lambda lo, hi: (images[lo:hi], labels[lo:hi], None))
-            optimizer.step(1e-4, step, 0.0, lanes.each_range)
+            optimizer.step(1e-4, step, 0.0, lanes.pool)
         return (time.perf_counter() - start) / count
 
     settings = (model, args.threads, args.shards, args.micro_batch)

@@ -21,23 +21,23 @@ def numpyvit_step(family, fields, batch, threads, inference=False, shards=4, mic
     import numpyvit
     from numpyvit import functional as F
     from numpyvit.training.lanes import Lanes
-    from numpyvit.training.optim import Optimizer, OptimizerConfig
+    from numpyvit.training.optim import Optimizer
     for name, function in list(vars(F).items()):
         if without and getattr(function, "__module__", "") == f"numpyvit.kernels.{without}":
             setattr(F, name, getattr(importlib.import_module(f"numpyvit.ops.{without}"), name))
     model = numpyvit.create_model(family, **fields)
     images, labels = batch_of(np, fields, batch)
-    lanes = Lanes(model, threads, shards, micro_batch)
+    lanes = Lanes(model, threads, shards, micro_batch).__enter__()          # for as long as the process lives
     if inference:
         return lambda: lanes.logits(batch, lambda lo, hi: images[lo:hi])
-    optimizer = Optimizer(model, OptimizerConfig())
+    optimizer = Optimizer(model)
     step = 0
 
     def train():
         nonlocal step
         step += 1
         lanes.gradient(batch, lambda lo, hi: (images[lo:hi], labels[lo:hi], None))
-        optimizer.step(1e-4, step, 0.0, lanes.each_range)                    # nothing is clipped: the norm is not needed
+        optimizer.step(1e-4, step, 0.0, lanes.pool)                          # nothing is clipped: the norm is not needed
     return train
 
 

@@ -1,0 +1,39 @@
+"""What options of several commands share: an option for a field of the recipe, and the kinds of values."""
+import argparse
+import json
+
+
+def add_setting(group, f):
+    """A field of Recipe as an option. Without a default: the namespace has only what was given, and Recipe knows the defaults."""
+    if f.name == "model_fields":
+        group.add_argument("--set", dest="model_fields", action="append", type=field_value, metavar="FIELD=VALUE",
+                           default=argparse.SUPPRESS, help=f.metadata["help"])
+        return
+    kind = next(t for t in (str, float, int) if t in (getattr(f.type, "__args__", None) or (f.type,)))
+    default = "" if f.default is None else f" ({f.default})"
+    name = "DIR" if f.name == "data_dir" else {str: "NAME", float: "X", int: "N"}[kind]
+    group.add_argument("--" + f.name.replace("_", "-"), type=kind, choices=f.metadata["choices"], default=argparse.SUPPRESS,
+                       metavar=None if f.metadata["choices"] else name,
+                       help=(f.metadata["help"] + default).replace("%", "%%"))
+
+
+def field_value(text):
+    """"depth=4", "depths=2,2,6,2", "qkv_bias=false" → (name, value)"""
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise argparse.ArgumentTypeError(f"expected FIELD=VALUE, got {text!r}")
+    for candidate in (value, f"[{value}]"):
+        try:
+            parsed = json.loads(candidate)
+            return name, tuple(parsed) if isinstance(parsed, list) else parsed
+        except (ValueError, RecursionError):
+            pass
+    return name, value
+
+
+def positive(text):
+    """"3" → 3; a number below 1 is refused."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, got {value}")
+    return value

@@ -1,0 +1,45 @@
+"""numpyvit train: a new run, or one that goes on."""
+import dataclasses
+
+from ..errors import UserError
+from ..runs.recipe import Recipe
+from ..training.recipe import recipe_for
+from .options import add_setting, positive
+
+
+def add_commands(commands):
+    """Add the command train."""
+    p = commands.add_parser("train", help="train a model from scratch, or continue a run",
+                            description="Train a model from scratch. The run is a folder: config, metrics, checkpoints, curves. "
+                                        "Ctrl-C writes a checkpoint; --resume continues it, bit for bit.")
+    p.add_argument("--out", metavar="DIR", help="folder of the run (default: the first free runs/MODEL-DATA-N)")
+    p.add_argument("--resume", metavar="RUN", help="continue this run; what it does is in its config.json")
+    p.add_argument("--threads", type=positive, metavar="N", help="default: one a core. Does not change the result")
+    groups = {}
+    for f in dataclasses.fields(Recipe):
+        group = groups.setdefault(f.metadata["group"], p.add_argument_group(f.metadata["group"]))
+        add_setting(group, f)
+    p.set_defaults(run=run_train)
+
+
+def run_train(args):
+    """A new run or one that goes on; SIGTERM and SIGHUP end it as Ctrl-C does."""
+    from ..training.interrupts import like_ctrl_c
+    with like_ctrl_c():
+        train_or_resume(args)
+
+
+def train_or_resume(args):
+    """Raises UserError for an option that a run that goes on cannot take."""
+    from ..training.loop import resume, train
+    given = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe) if hasattr(args, f.name)}
+    if args.resume is not None:
+        fixed = [name for name in given if name != "data_dir"] + (["out"] if args.out else [])
+        if fixed:
+            raise UserError(f"--resume continues the run as it was planned: --{fixed[0].replace('_', '-')} cannot be changed")
+        resume(args.resume, args.threads, given.get("data_dir"))
+        return
+    from ..models import model_config
+    given["model_fields"] = dict(given.get("model_fields", []))
+    family, _ = model_config(given.get("model", Recipe.model), **given["model_fields"])
+    train(recipe_for(family, **given), args.out, args.threads)

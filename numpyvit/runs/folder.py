@@ -1,0 +1,135 @@
+"""A run is a folder, and a process can die at any instant without losing more than the steps since the last checkpoint.
+
+    config.json             all it takes to repeat the run: recipe, model, data with checksum, plan, versions
+    metrics.jsonl           one object a step and an evaluation; the same bytes in every run of the same config
+    timings.jsonl           what a clock says: seconds and images a second, now and then
+    checkpoints/step-….safetensors    the last two: weights, buffers, optimiser, average of the weights, position
+    weights.safetensors, result.json, curves.png    at the end
+    lock                    held by the process that trains
+
+A checkpoint knows how long metrics.jsonl and timings.jsonl were when it was written; resuming cuts them there.
+"""
+import json
+import os
+import re
+
+from ..errors import UserError
+from ..files import atomic as files
+from .checkpoint import LOGS, Checkpoint, Position, write_checkpoint
+from .config import RunConfig, read_json
+
+KEEP = 2                                                                     # checkpoints
+
+
+class RunFolder:
+    """The files of one run. Everything that changes them goes through files/atomic.py."""
+
+    def __init__(self, path):
+        self.path = os.fspath(path)
+        self.position = Position()
+
+    def file(self, *names):
+        return os.path.join(self.path, *names)
+
+    def lock(self):
+        """Context manager: this process is the only one that trains here. UserError if another one does."""
+        return files.locked(self.file("lock"), f"{self.path}: the run")
+
+    # --- config.json
+
+    def check_free(self):
+        """Raise UserError if there is a run in the folder already."""
+        if os.path.lexists(self.file("config.json")):
+            raise UserError(f"{self.path} already holds a run; continue it with --resume {self.path}, or choose another --out")
+
+    def create(self):
+        """Make the folder. Raises UserError if there is a run in it already."""
+        self.check_free()
+        files.make_folder(self.path)
+        files.make_folder(self.file("checkpoints"))
+
+    def write_config(self, config):
+        """Write a RunConfig to config.json."""
+        files.write_atomic(self.file("config.json"), [(json.dumps(config.to_json(), indent=1) + "\n").encode()])
+
+    def read_config(self):
+        """config.json as a RunConfig. Raises UserError with the reason where it is none."""
+        path = self.file("config.json")
+        if not os.path.isdir(self.path):
+            raise UserError(f"{self.path}: expected the folder of a run, got {'a file' if os.path.exists(self.path) else 'nothing'}")
+        if not os.path.lexists(path):
+            raise UserError(f"{self.path} is not the folder of a run: it has no config.json")
+        entry = read_json(path)
+        try:
+            return RunConfig.from_json(entry)
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
+
+    def tidy(self):
+        """Remove what a killed process left half written, and make the folder of checkpoints where it is missing."""
+        files.make_folder(self.file("checkpoints"))
+        files.remove_temporaries(self.path)
+        files.remove_temporaries(self.file("checkpoints"))
+
+    # --- logs
+
+    def log(self, name, entry):
+        """Append one object to metrics.jsonl or timings.jsonl."""
+        files.append(self.file(name), (json.dumps(entry) + "\n").encode())
+
+    def rewind(self):
+        """Cut both logs where they ended when the checkpoint at self.position was written. → sentences about missing lines"""
+        sentences = []
+        for name, length in zip(LOGS, (self.position.metrics_bytes, self.position.timings_bytes)):
+            size = files.size_of(self.file(name))
+            if size > length:
+                files.truncate(self.file(name), length)
+            elif size < length:
+                sentences.append(f"{self.file(name)} has {size} bytes, fewer than the {length} it had at the checkpoint: "
+                                 "lines are missing")
+        return sentences
+
+    def read_metrics(self):
+        """The objects of metrics.jsonl; an unfinished last line is left out. UserError for a line that is no object."""
+        path = self.file("metrics.jsonl")
+        entries = []
+        with files.open_regular(path) as (file, _):
+            for number, line in enumerate(iter(lambda: file.readline(1 << 16), b""), start=1):
+                if not line.endswith(b"\n") and not file.peek(1):
+                    break
+                try:
+                    entry = json.loads(line.decode())
+                except (ValueError, RecursionError):
+                    entry = None
+                if not isinstance(entry, dict):
+                    raise UserError(f"{path}: line {number} is not a JSON object")
+                entries.append(entry)
+        return entries
+
+    # --- checkpoints
+
+    def checkpoints(self):
+        """Paths of the checkpoints, oldest first."""
+        folder = self.file("checkpoints")
+        return [os.path.join(folder, name) for name in files.names_in(folder) if re.fullmatch(r"step-\d{8}\.safetensors", name)]
+
+    def save_checkpoint(self, model, optimizer, step, seconds):
+        """Write the state after so many steps and delete all but the last two. Raises OSError, and keeps what was there."""
+        for name in LOGS:
+            files.sync_file(self.file(name))
+        position = Position(step, seconds, *(files.size_of(self.file(name)) for name in LOGS))
+        write_checkpoint(self.file("checkpoints", f"step-{step:08d}.safetensors"), model, optimizer, position)
+        self.position = position
+        for path in self.checkpoints()[:-KEEP]:
+            files.remove(path)
+
+    def read_checkpoint(self):
+        """The newest checkpoint, or None where there is none yet. UserError, which says how to go back one, if it is damaged."""
+        paths = self.checkpoints()
+        if not paths:
+            return None
+        try:
+            return Checkpoint.read(paths[-1])
+        except UserError as error:
+            older = f"; delete it to go back to {paths[-2]}" if len(paths) > 1 else ""
+            raise UserError(f"{error}{older}") from None

@@ -1,0 +1,125 @@
+"""Threads that share the work of one process: how many, with what settings of BLAS and of memory, and who does which range.
+
+NumPy's products and the compiled kernels release Python's lock, so threads are all the parallelism there is: each of them
+multiplies with single-threaded BLAS.
+"""
+import ctypes
+import functools
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import threadpoolctl
+
+from .errors import UserError
+
+CHUNK = 65536                                                                # elements; ranges of a flat vector start at multiples
+
+
+class Pool:
+    """So many threads, one a usable core unless given. With one thread, everything runs in the caller's own thread, so that
+    a debugger stops at breakpoints.
+
+    A context manager: inside, BLAS is single-threaded and freed memory is kept; outside, both are as they were.
+    Raises UserError for a number of threads below 1, and for a BLAS that two threads cannot use at once.
+    """
+
+    def __init__(self, threads=None):
+        self.threads = usable_cores() if threads is None else threads
+        if self.threads < 1:
+            raise UserError(f"threads: expected at least 1, got {self.threads}")
+        self.executor, self.settings = None, ExitStack()
+
+    def __enter__(self):
+        with ExitStack() as settings:
+            settings.enter_context(single_threaded_blas())
+            settings.enter_context(freed_memory_is_kept())
+            if self.threads > 1:
+                check_blas()
+                self.executor = ThreadPoolExecutor(self.threads, thread_name_prefix="lane")
+                settings.callback(self.executor.shutdown, cancel_futures=True)
+            self.settings = settings.pop_all()
+        return self
+
+    def __exit__(self, *exc):
+        self.executor = None
+        self.settings.close()
+
+    def map(self, fn, items):
+        """[fn(item) for item in items]; the threads take the items in order."""
+        return list(self.executor.map(fn, items)) if self.executor else [fn(item) for item in items]
+
+    def each_range(self, fn, size):
+        """fn(lo, hi) over contiguous ranges that cover 0 … size, one a thread, each starting at a multiple of CHUNK."""
+        chunks = -(-size // CHUNK)
+        edges = np.linspace(0, chunks, min(self.threads, chunks) + 1).astype(int) * CHUNK
+        self.map(lambda pair: fn(*pair), [(lo, min(hi, size)) for lo, hi in zip(edges[:-1], edges[1:])])
+
+
+def evaluation_logits(model, count, load_images, block, pool):
+    """Evaluation-mode logits of count images, a block of images at a time: (count, K).
+
+    load_images(lo, hi) → images (hi − lo, C, H, W); called from the threads of the pool.
+    """
+    def run(lo):
+        logits, _ = model.forward(load_images(lo, min(lo + block, count)))
+        return logits
+
+    return np.concatenate(pool.map(run, range(0, count, block)))
+
+
+def usable_cores():
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def single_threaded_blas():
+    """Context manager: inside, every product of NumPy uses one thread."""
+    return threadpoolctl.threadpool_limits(1, user_api="blas")
+
+
+@contextmanager
+def freed_memory_is_kept():
+    """Inside, glibc keeps freed arrays for reuse: a fresh 4 MB array costs more in page faults than in arithmetic.
+
+    Afterwards freed memory goes back to the system as usual. Does nothing where the C library is another one.
+    """
+    M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if not hasattr(libc, "mallopt"):
+        yield
+        return
+    libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    libc.mallopt(M_MMAP_MAX, 0)
+    libc.mallopt(M_ARENA_MAX, 1)
+    try:
+        yield
+    finally:
+        libc.mallopt(M_TRIM_THRESHOLD, 2**17)                                # glibc's defaults
+        libc.mallopt(M_MMAP_MAX, 2**16)
+        libc.malloc_trim(0)
+
+
+@functools.cache
+def check_blas():
+    """Raise UserError if concurrent products with a transposed operand differ from serial ones. Takes milliseconds, once.
+
+    OpenBLAS 0.3.28 and 0.3.29 returned another thread's data for A · Bᵀ and Aᵀ · B, the shapes of every backward pass.
+    """
+    rng = np.random.default_rng(0)
+    work = [(rng.standard_normal((96, 64), dtype=np.float32), rng.standard_normal((80, 64), dtype=np.float32))
+            for _ in range(4)]
+
+    def products(pair):
+        a, b = pair
+        return [(a @ b.T, b.T.copy() @ b, a.T @ a, a[::2] @ b.T) for _ in range(8)]
+
+    serial = [products(pair) for pair in work]
+    with ThreadPoolExecutor(4) as pool:
+        concurrent = list(pool.map(products, work))
+    same = all(np.array_equal(x, y) for s, c in zip(serial, concurrent) for xs, ys in zip(s, c) for x, y in zip(xs, ys))
+    if not same:
+        raise UserError("this NumPy's BLAS gives wrong products when two threads multiply at once; install numpy>=2.3.5, "
+                        "or run with --threads 1")

@@ -1,0 +1,69 @@
+"""The plan of a run: how many steps, and how often the validation images are scored.
+
+A length in minutes becomes a number of steps once, by measuring the speed; the plan is written down and never changes again.
+"""
+import math
+import time
+from typing import NamedTuple
+
+from ..runs.checkpoint import checkpoint_tensors
+from ..runs.config import Plan
+from .schedule import learning_rate
+
+EVALUATION_SHARE = 0.05                                                      # of the time, at most, for validation images
+MARGIN = 0.98                                                                # of the time left is planned with
+END_SECONDS = 0.5                                                            # for writing the results
+
+
+class Speed(NamedTuple):
+    """What was measured: seconds a training step, seconds an evaluated image, and the seconds that measuring took."""
+    step: float
+    image: float
+    spent: float
+
+
+def make_plan(recipe, steps_per_epoch, val, test, speed=None):
+    """The Plan of a recipe. val, test: numbers of images.   speed: of this machine, needed where the recipe says minutes"""
+    watching = val / (3 * recipe.batch_size)                                 # one look at the validation images costs so many steps
+    if not recipe.minutes:
+        steps = recipe.steps or max(round(recipe.epochs * steps_per_epoch), 1)
+        return Plan(steps_per_epoch, steps, evaluation_interval(watching, steps_per_epoch, steps))
+    seconds = 60 * recipe.minutes - speed.spent - speed.image * (test + val) - END_SECONDS
+    steps = max(int(MARGIN * seconds / speed.step), 1)
+    look = speed.image * val / evaluation_interval(watching, steps_per_epoch, steps)     # seconds a step
+    steps = max(int(MARGIN * seconds / (speed.step + look)), 1)
+    return Plan(steps_per_epoch, steps, evaluation_interval(watching, steps_per_epoch, steps), round(speed.step, 5))
+
+
+def evaluation_interval(watching, steps_per_epoch, steps):
+    """Steps between two looks at the validation images: an epoch, or a tenth of a short run, but never above the share.
+
+    watching: how many steps one look costs.
+    """
+    return max(math.ceil(watching / EVALUATION_SHARE), min(steps_per_epoch, math.ceil(steps / 10)), 1)
+
+
+def measure_speed(trainer):
+    """The Speed of a Trainer, by taking steps that are then undone. Compiling is not measured."""
+    recipe = trainer.recipe
+    tensors = checkpoint_tensors(trainer.model, trainer.optimizer)
+    before = {name: array.copy() for name, array in tensors.items()}
+    images, labels = trainer.dataset.train.images[:512], trainer.dataset.train.labels[:512]
+
+    def take_step(number):
+        trainer.update(number, learning_rate(recipe.schedule, number, trainer.steps_per_epoch, recipe.lr, recipe.warmup))
+
+    with trainer.progress.compiling():
+        take_step(0)
+        trainer.evaluate(images[:64], labels[:64])
+    started, count = time.monotonic(), 0
+    enough = min(3.0, 0.04 * 60 * recipe.minutes)
+    while count < 3 or time.monotonic() - started < enough:
+        count += 1
+        take_step(count % trainer.steps_per_epoch)
+    middle = time.monotonic()
+    trainer.evaluate(images, labels)
+    end = time.monotonic()
+    for name, array in tensors.items():
+        array[...] = before[name]
+    return Speed((middle - started) / count, (end - middle) / len(images), end - started)

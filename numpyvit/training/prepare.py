@@ -1,0 +1,98 @@
+"""What a run needs before its first step: the data set, the model, the config, the folder."""
+import dataclasses
+import itertools
+import math
+import os
+import platform
+import sys
+import time
+
+import numba
+import numpy as np
+
+from .. import __version__
+from ..data import channel_statistics, load, train_val_split
+from ..errors import UserError
+from ..models import count_parameters, create_model, model_config
+from ..module import pair
+from ..runs.config import DataEntry, LanesEntry, ModelEntry, RunConfig, records_of
+from ..runs.folder import RunFolder
+from .batches import augmentation
+from .lanes import default_micro_batch
+
+
+def check_recipe(recipe):
+    """Raise UserError for a model or an augmentation that cannot be: before data is loaded, and before a folder is made."""
+    model_config(recipe.model, **recipe.model_fields)
+    augmentation(recipe)
+
+
+def load_dataset(recipe, progress, recorded=None, data_dir=None):
+    """The data set at the model's image size. recorded: the DataEntry of a run that goes on; its images have to be the same."""
+    _, model = model_config(recipe.model, **recipe.model_fields)
+    H, W = pair(model.img_size)
+    if H != W:
+        raise UserError(f"img_size: the data sets have square images, got {H} × {W}")
+    dataset = load(recorded.name if recorded else recipe.data, data_dir or recipe.data_dir, H)
+    if recorded and recorded.checksum != records_of(dataset):
+        raise UserError(f"the data set is not the one this run was started with: its checksum is {records_of(dataset)}, "
+                        f"expected {recorded.checksum}")
+    notice = dataset.notice or (recorded.notice if recorded else "")
+    if notice:
+        progress.say(notice)
+    return dataset
+
+
+def new_model(recipe, dataset):
+    """The recipe's model, with as many classes and channels as the data set has."""
+    needs = {"num_classes": len(dataset.classes), "in_chans": dataset.train.images.shape[1]}
+    for field, value in needs.items():
+        if recipe.model_fields.get(field, value) != value:
+            raise UserError(f"{field}: the data set {dataset.name} has {value}, got {recipe.model_fields[field]}")
+    fields = {**recipe.model_fields, **needs}
+    vectors = 3 + recipe.shards + bool(recipe.ema)                           # weights, m, v, a gradient a shard, the average
+    needed = count_parameters(recipe.model, **fields) * np.dtype(recipe.dtype).itemsize * vectors
+    if needed > installed_memory():
+        raise UserError(f"{recipe.model}: training it needs at least {needed / 2**30:,.1f} GiB of memory, and this machine has "
+                        f"{installed_memory() / 2**30:,.1f}; choose a smaller model")
+    return create_model(recipe.model, seed=recipe.seed, dtype=recipe.dtype, **fields)
+
+
+def installed_memory():
+    """Bytes of memory of this machine, infinity where it does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return math.inf
+
+
+def new_config(recipe, dataset, model):
+    """The RunConfig of a new run. Its plan is added when it is made."""
+    n = len(dataset.train)
+    val = min(5000, n // 10) if recipe.val is None else recipe.val
+    kept, held_out = train_val_split(dataset.train, val, recipe.seed)
+    mean, std = channel_statistics(dataset.train.images)
+    return RunConfig(
+        recipe,
+        ModelEntry(model_config(recipe.model)[0], dataclasses.asdict(model.config), model.num_parameters()),
+        DataEntry(name=dataset.name, notice=dataset.notice, source=dataset.source, checksum=records_of(dataset),
+                  files=dataset.checksum, classes=list(dataset.classes), mean=mean.tolist(), std=std.tolist(),
+                  train=len(kept), val=len(held_out), test=len(dataset.test)),
+        LanesEntry(recipe.shards, recipe.micro_batch or default_micro_batch(model)),
+        versions=versions(), command=" ".join(sys.argv[1:]), started=time.strftime("%Y-%m-%d %H:%M:%S"))
+
+
+def versions():
+    """What else the bits of a run depend on: {name: version}"""
+    return {"numpyvit": __version__, "python": platform.python_version(), "numpy": np.__version__, "numba": numba.__version__,
+            "machine": platform.machine()}
+
+
+def free_folder(out, name):
+    """The RunFolder at out, or at the first free runs/NAME-N. It is not made yet. UserError if there is a run in it already."""
+    if out is not None:
+        run = RunFolder(out)
+        run.check_free()
+        return run
+    return next(run for run in (RunFolder(os.path.join("runs", f"{name}-{number}")) for number in itertools.count(1))
+                if not os.path.lexists(run.path))
