@@ -10,7 +10,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent.parent / "numpyvit"
 
 # Imports only go down this list. A line may hold several names, which may import each other.
-ORDER = ("cli", "explorer", "training", "runs", "inspection", "gradcheck", "weights", "models", "data", "files", "layers module",
+ORDER = ("cli", "explorer", "training", "runs", "inspection", "gradcheck", "weights", "models", "data", "files", "layers module threads",
          "functional", "kernels", "ops", "checks", "errors")
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names.split()}
 LONGEST = {"ops": 150, "kernels": 200}                                       # lines a file; all others 300

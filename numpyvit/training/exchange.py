@@ -10,7 +10,7 @@ decides a bit. Ranges travel by Alltoallv; MPICH's Allgatherv took a hundred tim
 """
 import numpy as np
 
-from .lanes import CHUNK
+from ..threads import CHUNK
 from .tree import deal, inner, outer, pieces
 
 
@@ -54,7 +54,7 @@ class Exchange:
         """total[lo:reach] ← the sum of all shards there.
 
         sums: {i: the vector that starts at shard i} for i in self.held[rank]; the first is total. Contents are lost.
-        each_range: Lanes.each_range
+        each_range: Pool.each_range
         """
         me = self.world.rank
         lo, reach = self.lo, self.reach[me]

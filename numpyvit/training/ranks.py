@@ -14,7 +14,7 @@ import warnings
 import numpy as np
 
 from ..errors import UserError
-from .lanes import usable_cores
+from ..threads import usable_cores
 
 LAUNCHERS = (("PMI_SIZE", "PMI_RANK"), ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),     # variables: ranks, rank
              ("MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK"), ("PALS_SIZE", "PALS_RANKID"),
