@@ -8,7 +8,6 @@ KNOWN = {
         "kernels/windows.py: gather_tokens_backward",
     },
     "files_are_short": {
-        "gradcheck.py",
         "models/cvt.py",
     },
     "lines_are_short": {
@@ -33,7 +32,6 @@ KNOWN = {
         "files/atomic.py",
         "files/pth.py",
         "functional.py",
-        "gradcheck.py",
         "inspection/attention.py",
         "inspection/plots.py",
         "inspection/summary.py",
@@ -88,7 +86,6 @@ KNOWN = {
         "files/pth.py",
         "files/safetensors.py",
         "files/state_pickle.py",
-        "gradcheck.py",
         "inspection/attention.py",
         "inspection/plots.py",
         "inspection/summary.py",

@@ -6,8 +6,8 @@ import pytest
 
 import numpyvit
 from bench import gains, models, ops, profile, race, scaling, threads, train_step, worker
-from numpyvit import flops
 from numpyvit import functional as F
+from numpyvit.inspection import flops
 from numpyvit.models import model_config
 
 VIT = "vit:img_size=8:patch_size=4:embed_dim=8:depth=1:num_heads=2:num_classes=10"
@@ -79,7 +79,7 @@ def test_the_faster_torch_functions_compute_the_same(op):
     (case,) = [case for case in ops.cases.CASES if case.name == op]
     arrays, others = ops.cases.bench_inputs(case, "float64")
     tensors = {name: a if a is None else ops.torch.tensor(a) for name, a in arrays.items()}
-    ops.torch.testing.assert_close(ops.FASTER[op](**tensors, **others), case.torch(**tensors, **others))
+    ops.torch.testing.assert_close(ops.FASTER[op](**tensors, **others), case.torch(ops.torch, **tensors, **others))
 
 
 def test_profile(tmp_path):

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 import cases
 import numpyvit
-from numpyvit import flops, gradcheck
+from numpyvit import gradcheck
+from numpyvit.inspection import flops
 from numpyvit import functional as F
 from numpyvit.layers import ConvBatchNorm
 from numpyvit.models.cvt import CvTConfig, fold_batch_norm, merge_heads, split_class

@@ -12,13 +12,14 @@ import pytest
 
 import numpyvit
 from numpyvit import functional as F
-from numpyvit import gradcheck
+from numpyvit.inspection.gradients import TINY
+from numpyvit.module import pair
 from numpyvit.ops.optim import Update
 
 PATH = Path(__file__).parent / "golden" / "losses.json"
 ADAMW = dict(lr=3e-3, beta1=0.9, beta2=0.99, eps=1e-8, decay=0.05)
 BETAS = ADAMW["beta1"], ADAMW["beta2"]
-FIELDS = {family: tiny[0][0] for family, tiny in gradcheck.TINY.items()}
+FIELDS = {family: tiny[0][0] for family, tiny in TINY.items()}
 STEPS, B = 10, 6
 
 
@@ -27,7 +28,7 @@ def problem(family):
     rng = np.random.default_rng(12)
     for _, p in model.named_parameters():
         p.data += rng.normal(0, 0.1, p.shape)
-    images = rng.standard_normal((B, *gradcheck.image_shape(model.config)))
+    images = rng.standard_normal((B, model.config.in_chans, *pair(model.config.img_size)))
     return model, images, rng.integers(0, model.config.num_classes, B)
 
 

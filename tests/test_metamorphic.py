@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 import cases
 import numpyvit
 from numpyvit import functional as F
-from numpyvit import gradcheck
+from numpyvit.inspection.gradients import TINY
+from numpyvit.module import pair
 
-VARIANTS = {f"{family} {i + 1}": (family, fields) for family, tiny in gradcheck.TINY.items() for i, (fields, _) in enumerate(tiny[:2])}
+VARIANTS = {f"{family} {i + 1}": (family, fields) for family, tiny in TINY.items() for i, (fields, _) in enumerate(tiny[:2])}
 every_family = pytest.mark.parametrize("variant", VARIANTS)
 
 
@@ -21,7 +22,7 @@ def random_model(variant, dtype="float64"):
     rng = np.random.default_rng(2)
     for _, p in model.named_parameters():
         p.data += rng.normal(0, 0.2, p.shape)
-    return model, rng, rng.standard_normal((5, *gradcheck.image_shape(model.config)))
+    return model, rng, rng.standard_normal((5, model.config.in_chans, *pair(model.config.img_size)))
 
 
 def step(model, images, dlogits, **options):

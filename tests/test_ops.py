@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import cases
 import numpyvit.ops
 import torch_models
+from numpyvit.cases import pointwise, windows
 from numpyvit.ops import erf as erf_module
 from numpyvit.ops import positions, random_bits
 from numpyvit.ops.windows import merge_index, shifted_window_mask, window_index
@@ -84,7 +85,7 @@ def test_random_bits_are_splitmix64():
     for parts in [(0,), (1, 2, 3), (2**64 - 1, 7), (-1, 5)]:
         state = 0
         for part in parts:
-            state = cases.splitmix(state * 0x9E3779B97F4A7C15 + part)
+            state = pointwise.splitmix(state * 0x9E3779B97F4A7C15 + part)
         assert int(random_bits.hash_combine(*(np.uint64(p) if p > 2**63 else p for p in parts))) == state
     u = random_bits.uniform(random_bits.hash_combine(3, np.arange(100_000)))
     assert 0 <= u.min() and u.max() < 1
@@ -114,13 +115,13 @@ def test_window_tables(M, H, W, data):
     """The index tables do to tokens what pad, roll and partition do to a map; the mask parts what only the roll joined."""
     shift = data.draw(st.integers(0, M - 1))
     tokens = torch.arange(1, H * W + 1).view(1, H, W, 1)
-    want = cases.torch_shifted_windows(tokens, M, shift).flatten() - 1
+    want = windows.torch_shifted_windows(torch, tokens, M, shift).flatten() - 1
     index, inverse = window_index(H, W, M, shift)
     assert np.array_equal(index, want) and np.array_equal(index[inverse], np.arange(H * W))
     index, inverse = merge_index(H, W)
     merged = DEFINITIONS["merge_patches"][0](tokens.numpy())[0]
     assert np.array_equal(index, merged.ravel() - 1) and np.array_equal(index[inverse], np.arange(H * W))
     row, column = (torch.arange(n + -n % M) >= n + -n % M - shift for n in (H, W))
-    region = cases.torch_shifted_windows((row[:, None] * 2 + column * 1)[None, :, :, None], M, 0)[..., 0]
+    region = windows.torch_shifted_windows(torch, (row[:, None] * 2 + column * 1)[None, :, :, None], M, 0)[..., 0]
     together = (region[:, :, None] == region[:, None, :]).numpy()
     assert np.array_equal(shifted_window_mask(H, W, M, shift), np.where(together, 0, -np.inf))

@@ -50,14 +50,14 @@ def run_models(args):
 def add_gradcheck(commands):
     p = commands.add_parser("gradcheck", help="check every backward pass against its forward pass, here and now",
                             description="⟨u, J v⟩ = ⟨Jᵀu, v⟩ for every op and model: the directional check, without torch.")
-    p.add_argument("names", nargs="*", metavar="NAME", help="of ops or models (default: all)")
+    p.add_argument("names", nargs="*", metavar="NAME", help="of ops or models (default: all), or MODULE:NAME for a pair of yours")
     p.set_defaults(run=run_gradcheck)
 
 
 def run_gradcheck(args):
     from rich.console import Console
 
-    from ..gradcheck import run
+    from ..inspection.gradients import run
     return 0 if run(args.names, Console()) else 1
 
 
