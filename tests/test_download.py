@@ -248,3 +248,6 @@ def test_unknown_name():
     for wrong in ("cifar10:root", "", "Folder:x", None):
         refused(load, wrong, match="data set")
     refused(load, "folder", match="--data-dir")
+    assert refused(load, "Mnits").endswith("did you mean mnist?")
+    os.makedirs("own")
+    assert refused(load, "own").endswith("give folder:own")

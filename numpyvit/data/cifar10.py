@@ -31,6 +31,7 @@ class Records:
     test_file: tuple[str, int]
     label_bytes: int = 1
     label: int = 0
+    name: str = ""                                                           # of the data set, if not the source's
 
     @property
     def counts(self):
@@ -90,7 +91,8 @@ def read_archive(path, records):
         except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, OverflowError, IndexError) as error:
             raise UserError(f"{path}: not a readable tar.gz archive ({why(error)}); get {records.archive.name} "
                             "anew") from error
-    return Dataset(records.source.name, records.classes, train, test, "archive-sha256:" + records.archive.sha256,
+    return Dataset(records.name or records.source.name, records.classes, train, test,
+                   "archive-sha256:" + records.archive.sha256,
                    source=f"archive {path}, SHA-256 verified")
 
 
@@ -133,7 +135,7 @@ def read_folder(path, records):
         with reading(path / name) as (file, _):
             digest.update(read_records(file, path / name, records, *place))
     checksum = digest.hexdigest()
-    return Dataset(records.source.name, records.classes, train, test, "files-sha256:" + checksum,
+    return Dataset(records.name or records.source.name, records.classes, train, test, "files-sha256:" + checksum,
                    source=f"folder {path}, sha256 {checksum} of its files (not the archive's, so not compared)")
 
 

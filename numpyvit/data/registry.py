@@ -1,5 +1,7 @@
-"""The table of data sets: a new one is a file beside this page, with a function load, and a row here."""
+"""The table of data sets: a new one is a file beside this page, with a function load(data_dir, …), and a row here."""
+import difflib
 import importlib
+import os
 from dataclasses import dataclass, field, replace
 
 from ..errors import UserError
@@ -7,40 +9,50 @@ from ..errors import UserError
 
 @dataclass(frozen=True)
 class Row:
-    """A data set's name, the file that reads it, and what a recipe should know.
+    """A data set's name, the function that loads it, and what a recipe should know.
 
+    loader      FILE.FUNCTION in this folder
     classes     how many; None where the files say so
     mirrored    whether an image that is mirrored left to right still shows its class: an object does, a digit does not
     recipe      settings that a recipe takes from the data set unless the user gives others: {name: value}
     """
     name: str
-    file: str
+    loader: str
     classes: int | None
     mirrored: bool = True
     recipe: dict = field(default_factory=dict)
 
     def load(self, data_dir=None, img_size=None, download=True, progress=None):
-        """→ Dataset, by the file's own load"""
-        module = importlib.import_module(f".{self.file}", __package__)
-        return module.load(data_dir=data_dir, img_size=img_size, download=download, progress=progress)
+        """→ Dataset, by the function that loader names"""
+        file, function = self.loader.split(".")
+        module = importlib.import_module(f".{file}", __package__)
+        return getattr(module, function)(data_dir=data_dir, img_size=img_size, download=download, progress=progress)
 
 
+NOT_MIRRORED = {"flip": "none"}
 TABLE = {row.name: row for row in (
-    Row("cifar10", "cifar10", 10),
-    Row("shapes", "shapes", 10),
-    Row("folder", "folder", None),
+    Row("cifar10", "cifar10.load", 10),
+    Row("cifar100", "cifar100.load", 100),
+    Row("cifar100-coarse", "cifar100.load_coarse", 20),
+    Row("mnist", "mnist.load", 10, mirrored=False, recipe=NOT_MIRRORED),
+    Row("fashion-mnist", "fashion_mnist.load", 10),
+    Row("svhn", "svhn.load", 10, mirrored=False, recipe=NOT_MIRRORED),
+    Row("shapes", "shapes.load", 10),
+    Row("folder", "folder.load", None),
 )}
 
 
 def load(name="auto", data_dir=None, img_size=None, download=True, progress=None):
     """A data set by name.
 
-    "cifar10"  32 × 32, from a local copy (data_dir, $NUMPYVIT_DATA, ./data, the user's cache) or the official archive
-    "shapes"   ten classes of generated images, img_size (32) pixels wide; needs nothing
-    "folder"   data_dir/train/CLASS/*.png|jpg|jpeg, resized to img_size (32); "folder:ROOT" names the directory as well
-    "auto"     cifar10 where it is found or can be downloaded, else shapes, with a notice that says so
-    download   whether the network may be used
-    progress   progress(bytes_done, bytes_total) instead of the default display of a download
+    "cifar10", "cifar100", "cifar100-coarse", "svhn"   colour, 32 pixels wide
+    "mnist", "fashion-mnist"                           grey, 28 pixels wide, or 32 with a black border
+    "shapes"        ten classes of generated images, img_size (32) pixels wide; needs no files
+    "folder:ROOT"   ROOT/train/CLASS/*.png and the like, resized to img_size (32); "folder" takes ROOT from data_dir
+    "auto"          cifar10 where it is found or can be downloaded, else shapes, with a notice that says so
+    data_dir        where a local copy is looked for first; then in $NUMPYVIT_DATA, ./data and the user's cache
+    download        whether the network may be used
+    progress        progress(bytes_done, bytes_total) instead of the default display of a download
 
     → Dataset with uint8 images (n, C, img_size, img_size)
     Raises UserError for all that the user can mend: a missing, truncated or foreign file, no network, an unknown name.
@@ -61,9 +73,18 @@ def load_auto(data_dir, img_size, download, progress):
                        f"generated shapes instead, so accuracies are not {error.title} accuracies.")
 
 
+def recipe_defaults(name):
+    """The settings that the data set asks of a recipe, unless the user gives others.   → {name: value}"""
+    return {} if name == "auto" else find_row(name).recipe
+
+
 def find_row(name):
     """The row of a data set's name; "folder:ROOT" is the row folder. Raises UserError for an unknown name."""
     known, _, root = str(name).partition(":")
     if known in TABLE and (known == "folder" or not root):
         return TABLE[known]
-    raise UserError(f"data set: expected one of {', '.join(('auto', *TABLE))} or folder:ROOT, got {name!r}")
+    near = difflib.get_close_matches(known.lower(), TABLE, 1)
+    advice = f"; did you mean {near[0]}?" if near else ""
+    if os.path.isdir(str(name)):
+        advice = f"; for the folder {name} with images of your own give folder:{name}"
+    raise UserError(f"data set: expected one of {', '.join(('auto', *TABLE))}:ROOT, got {name!r}{advice}")

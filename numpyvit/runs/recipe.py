@@ -3,6 +3,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from ..checks import check_choice, check_numbers, check_types, fail, shown
+from ..data.registry import TABLE
 from ..errors import UserError
 from ..ops.optim import OPTIMIZERS
 
@@ -38,7 +39,8 @@ class Recipe:
     dtype: str = setting("float32", "of weights and activations", "model", choices=("float32", "float64"))
     seed: int = setting(0, "decides weights, order, augmentation, dropout and the validation split", "model", least=0, below=2**63)
 
-    data: str = setting("auto", "auto, cifar10, shapes or folder:ROOT; auto is cifar10 if it can be had, else shapes", "data")
+    data: str = setting("auto", f"{', '.join(('auto', *TABLE))}:ROOT; auto is cifar10 if it can be had, else shapes",
+                        "data")
     data_dir: str | None = setting(None, "where the files of the data set are", "data")
     val: int | None = setting(None, "training images held out to watch (default: 5000, at most a tenth); 0 trains on all", "data",
                               least=0, below=MANY)

@@ -1,4 +1,5 @@
 """The tables of recipes: which settings a model family, an optimiser and a data set begin with."""
+from ..data.registry import recipe_defaults
 from ..ops.optim import OPTIMIZERS, optimizer_settings
 from ..runs.recipe import Recipe
 
@@ -16,4 +17,4 @@ def recipe_for(family=None, **given):
     shapes = SHAPES if given.get("data") == "shapes" and given.get("model", SHAPES["model"]) == SHAPES["model"] else {}
     kind = given.get("optimizer", Recipe.optimizer)
     optimizer = optimizer_settings(kind) if kind in OPTIMIZERS else {}
-    return Recipe(**{**optimizer, **shapes, **given})
+    return Recipe(**{**optimizer, **recipe_defaults(given.get("data", "auto")), **shapes, **given})
