@@ -1,7 +1,7 @@
-"""Threads that share the work of one process: how many, with what settings of BLAS and of memory, and who does which range.
+"""Threads that share the work of one process: how many, their BLAS and their memory, and who does which range.
 
-NumPy's products and the compiled kernels release Python's lock, so threads are all the parallelism there is: each of them
-multiplies with single-threaded BLAS.
+NumPy's products and the compiled kernels release Python's lock, so threads are all the parallelism there is: each of
+them multiplies with single-threaded BLAS.
 """
 import ctypes
 import functools
@@ -15,12 +15,12 @@ import threadpoolctl
 
 from .errors import UserError
 
-CHUNK = 65536                                                                # elements; ranges of a flat vector start at multiples
+CHUNK = 65536                                                                # elements; ranges start at multiples of it
 
 
 class Pool:
-    """So many threads, one a usable core unless given. With one thread, everything runs in the caller's own thread, so that
-    a debugger stops at breakpoints.
+    """So many threads, one a usable core unless given. With one thread, everything runs in the caller's own thread, so
+    that a debugger stops at breakpoints.
 
     A context manager: inside, BLAS is single-threaded and freed memory is kept; outside, both are as they were.
     Raises UserError for a number of threads below 1, and for a BLAS that two threads cannot use at once.
@@ -104,7 +104,7 @@ def freed_memory_is_kept():
 
 @functools.cache
 def check_blas():
-    """Raise UserError if concurrent products with a transposed operand differ from serial ones. Takes milliseconds, once.
+    """Raise UserError if concurrent products with a transposed operand differ from serial ones. Milliseconds, once.
 
     OpenBLAS 0.3.28 and 0.3.29 returned another thread's data for A · Bᵀ and Aᵀ · B, the shapes of every backward pass.
     """
@@ -121,5 +121,5 @@ def check_blas():
         concurrent = list(pool.map(products, work))
     same = all(np.array_equal(x, y) for s, c in zip(serial, concurrent) for xs, ys in zip(s, c) for x, y in zip(xs, ys))
     if not same:
-        raise UserError("this NumPy's BLAS gives wrong products when two threads multiply at once; install numpy>=2.3.5, "
-                        "or run with --threads 1")
+        raise UserError("this NumPy's BLAS gives wrong products when two threads multiply at once; install "
+                        "numpy>=2.3.5, or run with --threads 1")

@@ -11,9 +11,10 @@ def add_commands(commands):
 
 
 def add_summary(commands):
+    """Add the command summary."""
     p = commands.add_parser("summary", help="a model as a table: shapes, parameters, multiply-adds, activations",
-                            description="A model as a table, a row a block: output shape, parameters, multiply-adds and activation bytes "
-                                        "of one image.")
+                            description="A model as a table, a row a block: output shape, parameters, multiply-adds "
+                                        "and activation bytes of one image.")
     p.add_argument("model", metavar="MODEL", help="preset or family, see numpyvit models")
     p.add_argument("--set", dest="model_fields", action="append", type=field_value, metavar="FIELD=VALUE", default=[],
                    help="fields of the model's config, any number of times")
@@ -22,17 +23,21 @@ def add_summary(commands):
 
 
 def run_summary(args):
+    """Print the table of a model."""
     from ..inspection.summary import run
     run(args.model, dict(args.model_fields), every_layer=args.layers)
 
 
 def add_models(commands):
-    p = commands.add_parser("models", help="list the presets", description="List the presets: image size, parameters, forward GFLOPs.")
+    """Add the command models."""
+    p = commands.add_parser("models", help="list the presets",
+                            description="List the presets: image size, parameters, forward GFLOPs.")
     p.add_argument("pattern", nargs="?", default="*", help="of names, such as 'vit*32'")
     p.set_defaults(run=run_models)
 
 
 def run_models(args):
+    """Print the presets that match."""
     from ..inspection.flops import forward_flops
     from ..models import count_parameters, list_models, model_config
     from ..module import pair
@@ -48,13 +53,17 @@ def run_models(args):
 
 
 def add_gradcheck(commands):
+    """Add the command gradcheck."""
     p = commands.add_parser("gradcheck", help="check every backward pass against its forward pass, here and now",
-                            description="⟨u, J v⟩ = ⟨Jᵀu, v⟩ for every op and model: the directional check, without torch.")
-    p.add_argument("names", nargs="*", metavar="NAME", help="of ops or models (default: all), or MODULE:NAME for a pair of yours")
+                            description="⟨u, J v⟩ = ⟨Jᵀu, v⟩ for every op and model: the directional check, without "
+                                        "torch.")
+    p.add_argument("names", nargs="*", metavar="NAME",
+                   help="of ops or models (default: all), or MODULE:NAME for a pair of yours")
     p.set_defaults(run=run_gradcheck)
 
 
 def run_gradcheck(args):
+    """Print the directional check of each op and model. → 1 if one is wrong"""
     from rich.console import Console
 
     from ..inspection.gradients import run
@@ -64,6 +73,7 @@ def run_gradcheck(args):
 # --- figures of a run
 
 def add_figures(commands):
+    """Add a command for each figure."""
     with_image = [
         ("attention", "where a block's heads look", run_attention),
         ("rollout", "how much of each patch reaches the output", run_rollout),
@@ -80,18 +90,22 @@ def add_figures(commands):
         p.add_argument("path", metavar="RUN", help="folder of the run")
         if (name, what, run) in with_image:
             many = {"nargs": "+"} if name == "distance" else {}
-            p.add_argument("image", metavar="IMAGE", help="PNG or JPEG file" + ("s, to average over" if many else ""), **many)
-        p.add_argument("-o", "--out", metavar="FILE", default=f"{name}.png", help=f"the figure: .png, .svg or .pdf ({name}.png)")
+            text = "PNG or JPEG files, to average over" if many else "PNG or JPEG file"
+            p.add_argument("image", metavar="IMAGE", help=text, **many)
+        p.add_argument("-o", "--out", metavar="FILE", default=f"{name}.png",
+                       help=f"the figure: .png, .svg or .pdf ({name}.png)")
         if name in ("attention", "bias"):
-            p.add_argument("--block", metavar="BLOCK", help="number from 0, or name; attention draws all unless given, bias the last")
+            p.add_argument("--block", metavar="BLOCK",
+                           help="number from 0, or name; attention draws all unless given, bias the last")
         if name == "attention":
             p.add_argument("--head", type=int, metavar="N", help="one head, from 0; all of the block unless given")
-            p.add_argument("--query", type=pixel, metavar="Y,X", help="attention of the token at this pixel of the resized image "
-                           "(default: the class token, or the mean of all)")
+            p.add_argument("--query", type=pixel, metavar="Y,X", help="attention of the token at this pixel of the "
+                           "resized image (default: the class token, or the mean of all)")
         p.set_defaults(run=run)
 
 
 def pixel(text):
+    """"3,12" → (3, 12)"""
     try:
         y, x = (int(part) for part in text.split(","))
         return y, x
@@ -123,6 +137,7 @@ def finish(figure, args, sentence=""):
 
 
 def run_attention(args):
+    """Where heads look, as a figure."""
     from ..inspection import attention as analysis, plots
     subject = Subject(args.path, [args.image])
     blocks = analysis.attention_blocks(subject.model, subject.images)
@@ -131,6 +146,7 @@ def run_attention(args):
 
 
 def run_rollout(args):
+    """The share of each patch in the output, as a figure."""
     from ..inspection import attention as analysis, plots
     subject = Subject(args.path, [args.image])
     shares = analysis.rollout(analysis.attention_blocks(subject.model, subject.images))
@@ -138,15 +154,18 @@ def run_rollout(args):
 
 
 def run_saliency(args):
+    """The gradient of the predicted class with respect to the pixels, as a figure."""
     from ..inspection import attention as analysis, plots
     subject = Subject(args.path, [args.image])
     k = int(subject.model.forward(subject.images)[0].argmax())
     values = analysis.saliency(subject.model, subject.images, [k])
     name = subject.run.classes[k]
-    finish(plots.plot_saliency(subject.pixels[0], values[0], f"saliency for the predicted class, {name}"), args, f"predicted {name}")
+    figure = plots.plot_saliency(subject.pixels[0], values[0], f"saliency for the predicted class, {name}")
+    finish(figure, args, f"predicted {name}")
 
 
 def run_distance(args):
+    """How far heads look, by depth, as a figure."""
     from ..inspection import attention as analysis, plots
     subject = Subject(args.path, args.image)
     distances = analysis.mean_attention_distance(analysis.attention_blocks(subject.model, subject.images))
@@ -154,16 +173,19 @@ def run_distance(args):
 
 
 def run_positions(args):
+    """Similarity of position embeddings, as a figure."""
     from ..inspection import attention as analysis, plots
     finish(plots.plot_position_similarity(analysis.position_similarity(Subject(args.path).model)), args)
 
 
 def run_filters(args):
+    """Principal components of the patch filters, as a figure."""
     from ..inspection import attention as analysis, plots
     finish(plots.plot_patch_filters(*analysis.patch_filters(Subject(args.path).model)), args)
 
 
 def run_bias(args):
+    """Relative position biases, as a figure."""
     from ..inspection import attention as analysis, plots
     tables = analysis.relative_position_bias(Subject(args.path).model)
     names = list(tables)

@@ -15,7 +15,7 @@ from . import explore, inspect, score, train
 
 def main(argv=None):
     """Run one command. → exit status"""
-    warnings.filterwarnings("ignore", category=RuntimeWarning)               # overflow shows as a loss that is not finite
+    warnings.filterwarnings("ignore", category=RuntimeWarning)               # overflow: the loss will not be finite
     args = None
     try:
         args = parser().parse_args(argv)
@@ -64,7 +64,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser():
-    root = Parser(prog="numpyvit", description="Vision transformers in NumPy and Numba, every gradient written by hand.")
+    """The parser of the whole command line."""
+    root = Parser(prog="numpyvit",
+                  description="Vision transformers in NumPy and Numba, every gradient written by hand.")
     root.add_argument("--version", action="version", version=f"numpyvit {__version__}")
     root.set_defaults(run=lambda args: root.print_help())                    # numpyvit alone
     commands = root.add_subparsers(metavar="COMMAND", parser_class=Parser)

@@ -4,7 +4,7 @@ import json
 
 
 def add_setting(group, f):
-    """A field of Recipe as an option. Without a default: the namespace has only what was given, and Recipe knows the defaults."""
+    """A field of Recipe as an option, without a default: the namespace has what was given; Recipe has defaults."""
     if f.name == "model_fields":
         group.add_argument("--set", dest="model_fields", action="append", type=field_value, metavar="FIELD=VALUE",
                            default=argparse.SUPPRESS, help=f.metadata["help"])
@@ -12,9 +12,9 @@ def add_setting(group, f):
     kind = next(t for t in (str, float, int) if t in (getattr(f.type, "__args__", None) or (f.type,)))
     default = "" if f.default is None else f" ({f.default})"
     name = "DIR" if f.name == "data_dir" else {str: "NAME", float: "X", int: "N"}[kind]
-    group.add_argument("--" + f.name.replace("_", "-"), type=kind, choices=f.metadata["choices"], default=argparse.SUPPRESS,
-                       metavar=None if f.metadata["choices"] else name,
-                       help=(f.metadata["help"] + default).replace("%", "%%"))
+    choices, text = f.metadata["choices"], (f.metadata["help"] + default).replace("%", "%%")
+    group.add_argument("--" + f.name.replace("_", "-"), type=kind, choices=choices, default=argparse.SUPPRESS,
+                       metavar=None if choices else name, help=text)
 
 
 def field_value(text):

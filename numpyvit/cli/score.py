@@ -9,16 +9,19 @@ def add_commands(commands):
 
 
 def add_evaluate(commands):
+    """Add the command evaluate."""
     p = commands.add_parser("evaluate", help="accuracy, accuracy by class and confusion matrix of a run",
                             description="Score the newest checkpoint of a run.")
     p.add_argument("path", metavar="RUN", help="folder of the run")
-    p.add_argument("--split", choices=("test", "val"), default="test", help="test images (default) or those held out of training")
+    p.add_argument("--split", choices=("test", "val"), default="test",
+                   help="test images (default) or those held out of training")
     p.add_argument("--data-dir", metavar="DIR", help="where the files of the data set are now")
     p.add_argument("--threads", type=positive, metavar="N", help="default: one a core")
     p.set_defaults(run=run_evaluate)
 
 
 def run_evaluate(args):
+    """Print accuracy, accuracy by class and the confusion matrix."""
     from ..runs.classifier import Classifier, confusion_matrix
     classifier = Classifier(args.path)
     images, labels = classifier.split(args.split, args.data_dir)
@@ -38,6 +41,7 @@ def run_evaluate(args):
 
 
 def add_predict(commands):
+    """Add the command predict."""
     p = commands.add_parser("predict", help="classify PNG or JPEG images with a run",
                             description="Classify images with the newest checkpoint of a run.")
     p.add_argument("path", metavar="RUN", help="folder of the run")
@@ -47,6 +51,7 @@ def add_predict(commands):
 
 
 def run_predict(args):
+    """Print the likeliest classes of each image."""
     from ..runs.classifier import Classifier
     classifier = Classifier(args.path)
     for path, probabilities in zip(args.images, classifier.predict(args.images)):

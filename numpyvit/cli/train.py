@@ -10,8 +10,9 @@ from .options import add_setting, positive
 def add_commands(commands):
     """Add the command train."""
     p = commands.add_parser("train", help="train a model from scratch, or continue a run",
-                            description="Train a model from scratch. The run is a folder: config, metrics, checkpoints, curves. "
-                                        "Ctrl-C writes a checkpoint; --resume continues it, bit for bit.")
+                            description="Train a model from scratch. The run is a folder: config, metrics, "
+                                        "checkpoints, curves. Ctrl-C writes a checkpoint; --resume continues it, bit "
+                                        "for bit.")
     p.add_argument("--out", metavar="DIR", help="folder of the run (default: the first free runs/MODEL-DATA-N)")
     p.add_argument("--resume", metavar="RUN", help="continue this run; what it does is in its config.json")
     p.add_argument("--threads", type=positive, metavar="N", help="default: one a core. Does not change the result")
@@ -36,7 +37,8 @@ def train_or_resume(args):
     if args.resume is not None:
         fixed = [name for name in given if name != "data_dir"] + (["out"] if args.out else [])
         if fixed:
-            raise UserError(f"--resume continues the run as it was planned: --{fixed[0].replace('_', '-')} cannot be changed")
+            option = "--" + fixed[0].replace("_", "-")
+            raise UserError(f"--resume continues the run as it was planned: {option} cannot be changed")
         resume(args.resume, args.threads, given.get("data_dir"))
         return
     from ..models import model_config

@@ -1,7 +1,7 @@
 """numpyvit.ops.optim in one pass: clipping, weight decay, both moments and the update; the running average in another.
 
-What it gains: each vector is read and written once (28 bytes a parameter in float32), where the definition makes a dozen
-temporaries. The operations on the vectors are the definition's, in its order.
+Each vector is read and written once (28 bytes a parameter in float32), where the definition makes a dozen temporaries.
+The operations on the vectors are the definition's, in its order.
 """
 import math
 
@@ -20,7 +20,7 @@ def adamw_step(data, grad, m, v, update, beta1, beta2, eps):
         w = data[i] * keep                                                   # data *= 1 - lr * decay
         g = grad[i] * scale_
         m[i] += new1 * (g - m[i])                                            # m += (1 - beta1) * (grad - m)
-        v[i] = v[i] * beta2_ + new2 * g * g                                  # v *= beta2;  v += (1 - beta2) * grad * grad
+        v[i] = v[i] * beta2_ + new2 * g * g                                  # v *= beta2; v += (1 - beta2) * grad²
         data[i] = w - size * m[i] / (np.sqrt(v[i]) / root + eps_)
 
 

@@ -3,8 +3,9 @@
 A step reads and writes every parameter, gradient and moment once; fresh arrays for each would double the traffic. Every
 formula is torch.optim's, operation for operation. Common arguments:
 
-    data, grad (n,)   the weights and the gradient of the mean loss; m, v (n,) what the optimiser remembers, at first zero
-    update            an Update: the learning rate, the number of the step, the weight decay, and the scale of the gradient
+    data, grad (n,)   the weights and the gradient of the mean loss
+    m, v (n,)         the optimiser's memory, at first zero
+    update            an Update: learning rate, number of the step, weight decay, scale of the gradient
 
 OPTIMIZERS, at the end, is the table of all optimisers.
 """
@@ -17,8 +18,10 @@ import numpy as np
 class Update(NamedTuple):
     """What one step is told.
 
-    lr      learning rate of this step             decay   weight decay of this stretch (0 for biases, norms, position tables)
-    step    1 for the first                        scale   the gradient is multiplied by it first (clipping by global norm)
+    lr      learning rate of this step
+    step    1 for the first
+    decay   weight decay of this stretch (0 for biases, norms, position tables)
+    scale   the gradient is multiplied by it first (clipping by global norm)
     """
     lr: float
     step: int = 1
@@ -63,6 +66,7 @@ def sgd_step(data, grad, m, update, momentum):
 
 
 def adam_update(data, grad, m, v, lr, beta1, beta2, eps, step):
+    """The last two lines of adamw_step's formula."""
     m += (1 - beta1) * (grad - m)
     v *= beta2
     v += (1 - beta2) * grad * grad
@@ -90,7 +94,7 @@ class Rule(NamedTuple):
     step      the name in functional.py of the function that makes one step
     state     the names of the vectors that it remembers, in the order of its arguments
     settings  its further arguments, by name, with their defaults
-    matrices  whether it takes weight matrices one at a time, as (rows, columns), instead of any stretch of the flat vector
+    matrices  whether it takes weight matrices one at a time, as (rows, columns), and not any stretch of the flat vector
     """
     step: str
     state: tuple
@@ -101,7 +105,7 @@ class Rule(NamedTuple):
 ADAM_SETTINGS = {"beta1": 0.9, "beta2": 0.98, "eps": 1e-8}
 ADAMW = Rule("adamw_step", ("m", "v"), ADAM_SETTINGS)
 
-# {name: its rules}: every parameter follows the first rule that takes it, so a rule for matrices needs another one behind it.
+# {name: its rules}. A parameter follows the first rule that takes it: a rule of matrices needs another one behind it.
 OPTIMIZERS = {
     "adamw": (ADAMW,),
     "adam": (Rule("adam_step", ("m", "v"), ADAM_SETTINGS),),
@@ -111,5 +115,5 @@ OPTIMIZERS = {
 
 
 def optimizer_settings(kind):
-    """{name: default} of the settings that the optimiser's rules take; a name in two rules has the first one's default."""
+    """{name: default} of the settings that the optimiser's rules take; a name in two rules has the first's default."""
     return {name: value for rule in reversed(OPTIMIZERS[kind]) for name, value in rule.settings.items()}

@@ -41,7 +41,7 @@ class Checkpoint:
         return cls(path, tensors, {key: metadata.get(key) for key in ("family", "config")}, position)
 
     def describes(self, model):
-        """Whether the metadata's family and config are the model's. A field that an older version did not have is its default."""
+        """Whether the metadata's family and config are the model's; what an older version lacked has its default."""
         try:
             family, config = model_config(self.model["family"], **json.loads(self.model["config"]))
         except (ValueError, TypeError, RecursionError):
@@ -80,17 +80,19 @@ def checkpoint_tensors(model, optimizer=None):
 
 
 def write_checkpoint(path, model, optimizer, position):
-    """Write the state of the model and the optimiser. Atomic: after a failure the old file is still there. Raises OSError."""
+    """Write the state of the model and the optimiser. Atomic: after an OSError the old file is still there."""
     metadata = {"format": FORMAT, **describe_model(model), "position": json.dumps(vars(position))}
     write_tensors(path, checkpoint_tensors(model, optimizer), metadata)
 
 
 def parse_position(text, path):
+    """The Position in the metadata of the checkpoint at path. UserError if it is none."""
     try:
         values = json.loads(text)
         position = Position(*(values[name] for name in vars(Position())))
         counts = (position.step, position.metrics_bytes, position.timings_bytes)
-        if all(type(n) is int and n >= 0 for n in counts) and is_number(position.seconds) and 0 <= position.seconds < 1e12:
+        clock_is_right = is_number(position.seconds) and 0 <= position.seconds < 1e12
+        if clock_is_right and all(type(n) is int and n >= 0 for n in counts):
             return position
     except (ValueError, TypeError, KeyError, RecursionError):
         pass

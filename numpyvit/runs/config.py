@@ -1,6 +1,6 @@
-"""config.json as records: what a run is made of, and the only place that checks what the file holds.
+"""config.json as records: the parts of a run, and the only place that checks what the file holds.
 
-The file is one object; each record below is an object in it, and a field is a key. Whoever reads the file gets a RunConfig
+The file is one object; each record below is an object in it, and a field is a key. Reading the file gives a RunConfig,
 or one UserError that names the key, what was expected and what came. Keys that this version does not know are left out.
 """
 import dataclasses
@@ -16,7 +16,7 @@ from ..module import pair
 from .recipe import Recipe, recipe_from_json
 
 FORMAT = "numpyvit-run-1"
-MAX_SIDE, MAX_DEPTH = 4096, 1024                                             # pixels and blocks of a model that a file describes
+MAX_SIDE, MAX_DEPTH = 4096, 1024                                             # pixels and blocks that a file may ask for
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class DataEntry:
-    """The data set: where it came from, the checksum of its images and labels, its classes, each channel's mean and standard
-    deviation, and how many images train, watch and test."""
+    """The data set: where it came from, the checksum of its images and labels, its classes, each channel's mean and
+    standard deviation, and how many images are for training, validation and test."""
     name: str
     notice: str
     checksum: str
@@ -102,9 +102,9 @@ class RunConfig:
         plan = None
         if self.plan:
             plan = {name: value for name, value in vars(self.plan).items() if value is not None}
-        return {"format": FORMAT, "command": self.command, "started": self.started, "recipe": dataclasses.asdict(self.recipe),
-                "model": vars(self.model), "data": vars(self.data), "lanes": vars(self.lanes), "versions": self.versions,
-                "plan": plan}
+        return {"format": FORMAT, "command": self.command, "started": self.started,
+                "recipe": dataclasses.asdict(self.recipe), "model": vars(self.model), "data": vars(self.data),
+                "lanes": vars(self.lanes), "versions": self.versions, "plan": plan}
 
     @classmethod
     def from_json(cls, entry):
@@ -117,10 +117,10 @@ class RunConfig:
         records = {"model": ModelEntry, "data": DataEntry, "lanes": LanesEntry}
         records = {name: read_record(record, name, entry.get(name)) for name, record in records.items()}
         plan = None if entry.get("plan") is None else read_record(Plan, "plan", entry["plan"])
-        texts = {name: entry.get(name, default) for name, default in (("command", ""), ("started", ""), ("versions", {}))}
-        for name, value in texts.items():
+        others = {name: entry[name] for name in ("versions", "command", "started") if name in entry}
+        for name, value in others.items():
             check_type(name, dict if name == "versions" else str, value)
-        return cls(recipe, **records, plan=plan, **texts)
+        return cls(recipe, **records, plan=plan, **others)
 
 
 def read_record(record, name, entry):

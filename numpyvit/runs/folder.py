@@ -40,7 +40,8 @@ class RunFolder:
     def check_free(self):
         """Raise UserError if there is a run in the folder already."""
         if os.path.lexists(self.file("config.json")):
-            raise UserError(f"{self.path} already holds a run; continue it with --resume {self.path}, or choose another --out")
+            raise UserError(f"{self.path} already holds a run; continue it with --resume {self.path}, or choose "
+                            "another --out")
 
     def create(self):
         """Make the folder. Raises UserError if there is a run in it already."""
@@ -56,7 +57,8 @@ class RunFolder:
         """config.json as a RunConfig. Raises UserError with the reason where it is none."""
         path = self.file("config.json")
         if not os.path.isdir(self.path):
-            raise UserError(f"{self.path}: expected the folder of a run, got {'a file' if os.path.exists(self.path) else 'nothing'}")
+            found = "a file" if os.path.exists(self.path) else "nothing"
+            raise UserError(f"{self.path}: expected the folder of a run, got {found}")
         if not os.path.lexists(path):
             raise UserError(f"{self.path} is not the folder of a run: it has no config.json")
         entry = read_json(path)
@@ -78,15 +80,15 @@ class RunFolder:
         files.append(self.file(name), (json.dumps(entry) + "\n").encode())
 
     def rewind(self):
-        """Cut both logs where they ended when the checkpoint at self.position was written. → sentences about missing lines"""
+        """Cut both logs where they ended at the checkpoint of self.position. → sentences about missing lines"""
         sentences = []
         for name, length in zip(LOGS, (self.position.metrics_bytes, self.position.timings_bytes)):
             size = files.size_of(self.file(name))
             if size > length:
                 files.truncate(self.file(name), length)
             elif size < length:
-                sentences.append(f"{self.file(name)} has {size} bytes, fewer than the {length} it had at the checkpoint: "
-                                 "lines are missing")
+                sentences.append(f"{self.file(name)} has {size} bytes, fewer than the {length} it had at the "
+                                 "checkpoint: lines are missing")
         return sentences
 
     def read_metrics(self):
@@ -111,10 +113,11 @@ class RunFolder:
     def checkpoints(self):
         """Paths of the checkpoints, oldest first."""
         folder = self.file("checkpoints")
-        return [os.path.join(folder, name) for name in files.names_in(folder) if re.fullmatch(r"step-\d{8}\.safetensors", name)]
+        names = [name for name in files.names_in(folder) if re.fullmatch(r"step-\d{8}\.safetensors", name)]
+        return [os.path.join(folder, name) for name in names]
 
     def save_checkpoint(self, model, optimizer, step, seconds):
-        """Write the state after so many steps and delete all but the last two. Raises OSError, and keeps what was there."""
+        """Write the state after so many steps and delete all but the last two. An OSError leaves the older ones."""
         for name in LOGS:
             files.sync_file(self.file(name))
         position = Position(step, seconds, *(files.size_of(self.file(name)) for name in LOGS))
@@ -124,7 +127,7 @@ class RunFolder:
             files.remove(path)
 
     def read_checkpoint(self):
-        """The newest checkpoint, or None where there is none yet. UserError, which says how to go back one, if it is damaged."""
+        """The newest checkpoint, or None where there is none yet. UserError, with the way back, if it is damaged."""
         paths = self.checkpoints()
         if not paths:
             return None

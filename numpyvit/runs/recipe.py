@@ -12,7 +12,7 @@ MANY = 10**9                                                                 # n
 
 
 def setting(default, help, group, choices=None, later=False, **limits):
-    """A field with its help text, its group on the command line, its choices, and its limits as check_number takes them.
+    """A field with its help text, its group on the command line, its choices, and its limits as in check_number.
 
     later: a setting that runs of older versions do not have in their config.json; they ran with the default.
     """
@@ -37,17 +37,19 @@ class Recipe:
     model: str = setting("vit_nano_patch4_32", "preset or family, see `numpyvit models`", "model")
     model_fields: dict = setting({}, "fields of the model's config, FIELD=VALUE, any number of times", "model")
     dtype: str = setting("float32", "of weights and activations", "model", choices=("float32", "float64"))
-    seed: int = setting(0, "decides weights, order, augmentation, dropout and the validation split", "model", least=0, below=2**63)
+    seed: int = setting(0, "decides weights, order, augmentation, dropout and the validation split", "model",
+                        least=0, below=2**63)
 
     data: str = setting("auto", f"{', '.join(('auto', *TABLE))}:ROOT; auto is cifar10 if it can be had, else shapes",
                         "data")
     data_dir: str | None = setting(None, "where the files of the data set are", "data")
-    val: int | None = setting(None, "training images held out to watch (default: 5000, at most a tenth); 0 trains on all", "data",
-                              least=0, below=MANY)
+    val: int | None = setting(None, "training images held out to watch (default: 5000, at most a tenth); 0 trains on "
+                              "all", "data", least=0, below=MANY)
 
-    minutes: float | None = setting(None, "train for so long: the number of steps is fixed after measuring the speed (30)",
-                                    "length", above=0, below=MANY)
-    epochs: float | None = setting(None, "train for so many passes over the training images", "length", above=0, below=MANY)
+    minutes: float | None = setting(None, "train for so long: the number of steps is fixed after measuring the speed "
+                                    "(30)", "length", above=0, below=MANY)
+    epochs: float | None = setting(None, "train for so many passes over the training images", "length",
+                                   above=0, below=MANY)
     steps: int | None = setting(None, "train for so many steps", "length", above=0, below=MANY)
 
     optimizer: str = setting("adamw", "how gradients become steps", "optimisation", choices=tuple(OPTIMIZERS))
@@ -56,26 +58,30 @@ class Recipe:
                             choices=("linear", "cosine", "one_cycle", "constant"))
     warmup: float = share(0.1, "share of the steps in which the learning rate rises", "optimisation")
     batch_size: int = setting(64, "images a step", "optimisation", above=0, below=MANY)
-    weight_decay: float = setting(0.05, "on weight matrices, not on biases, norms and position tables", "optimisation", least=0)
+    weight_decay: float = setting(0.05, "on weight matrices, not on biases, norms and position tables", "optimisation",
+                                  least=0)
     beta1: float = share(ADAM["beta1"], "Adam's memory of the gradient", "optimisation")
     beta2: float = share(ADAM["beta2"], "Adam's memory of its square", "optimisation")
     eps: float = setting(ADAM["eps"], "Adam's floor under the root of that", "optimisation", least=0)
     momentum: float = share(MOMENTUM["momentum"], "memory of the gradient: SGD's, or Muon's", "optimisation")
     clip_norm: float = setting(0.0, "largest global norm of a gradient, 0 for any", "optimisation", least=0)
-    ema: float = share(0.0, "decay of a running average of the weights, which is then what is evaluated; 0 for none", "optimisation")
+    ema: float = share(0.0, "decay of a running average of the weights, which is then evaluated; 0 for none",
+                       "optimisation")
     label_smoothing: float = share(0.1, "share of each target spread over all classes", "optimisation")
 
-    padding: int = setting(4, "crop at random from the image padded by so many reflected pixels", "augmentation", least=0, below=MANY)
-    flip: str = setting("alternating", "mirror left to right", "augmentation", choices=("none", "random", "alternating"))
+    padding: int = setting(4, "crop at random from the image padded by so many reflected pixels", "augmentation",
+                           least=0, below=MANY)
+    flip: str = setting("alternating", "mirror left to right", "augmentation",
+                        choices=("none", "random", "alternating"))
     cutout: int = setting(0, "side of a square of mean colour", "augmentation", least=0, below=MANY)
     erasing: float = setting(0.0, "probability of a rectangle of noise", "augmentation", least=0, most=1)
     mixup: float = setting(0.0, "alpha of blending two images", "augmentation", least=0)
     cutmix: float = setting(0.0, "alpha of pasting a box of another image", "augmentation", least=0)
 
-    shards: int = setting(4, "gradient sums kept apart, and added in order: the most threads of use; decides the bits", "lanes",
-                          above=0, most=65536)
-    micro_batch: int | None = setting(None, "images a thread takes at once (default: by the model's size); decides the bits", "lanes",
-                                      above=0, most=65536)
+    shards: int = setting(4, "gradient sums kept apart, and added in order: the most threads of use; decides the bits",
+                          "lanes", above=0, most=65536)
+    micro_batch: int | None = setting(None, "images a thread takes at once (default: by the model's size); decides the "
+                                      "bits", "lanes", above=0, most=65536)
 
     def __post_init__(self):
         check_types(self)

@@ -1,5 +1,8 @@
-"""The training images of a run, batch by batch. Everything random is a function of (seed, epoch, image), so that a batch is
-the same on any number of threads and after any interruption."""
+"""The training images of a run, batch by batch.
+
+Everything random is a function of (seed, epoch, image): a batch is the same on any number of threads and after any
+interruption.
+"""
 from ..data import Augment, augment_batch, epoch_order
 from ..ops.random_bits import hash_combine
 
@@ -10,7 +13,8 @@ class Batches:
     """Batches of the images rows of data, an ImageSet.   rows (n,) indices   mean, std (C,), of pixels in [0, 1]"""
 
     def __init__(self, data, rows, recipe, num_classes, mean, std):
-        self.data, self.rows, self.recipe, self.num_classes, self.mean, self.std = data, rows, recipe, num_classes, mean, std
+        self.data, self.rows, self.recipe, self.num_classes = data, rows, recipe, num_classes
+        self.mean, self.std = mean, std
         self.augment = augmentation(recipe)
         self.steps_per_epoch = len(rows) // recipe.batch_size
         self.order = (None, None)                                            # (epoch, its order)
@@ -24,8 +28,8 @@ class Batches:
         rows = self.order[1][place * B:(place + 1) * B]
 
         def load(lo, hi):
-            images, targets = augment_batch(self.data, rows[lo:hi], recipe.seed, epoch, self.augment, self.mean, self.std,
-                                            self.num_classes, recipe.dtype, self.rows)
+            images, targets = augment_batch(self.data, rows[lo:hi], recipe.seed, epoch, self.augment, self.mean,
+                                            self.std, self.num_classes, recipe.dtype, self.rows)
             return images, targets, hash_combine(recipe.seed, epoch, LAYERS, rows[lo:hi])
 
         return load

@@ -1,4 +1,4 @@
-"""Ctrl-C, and its relatives SIGTERM and SIGHUP: the first asks the loop to stop, the second ends the process at once."""
+"""Ctrl-C, SIGTERM and SIGHUP: the first signal asks the loop to stop, the second ends the process at once."""
 import os
 import signal
 import threading
@@ -23,7 +23,10 @@ def like_ctrl_c():
 
 
 class Interrupts:
-    """While the block runs, .asked is set by the first signal. In any other thread than the main one: nothing happens."""
+    """While the block runs, the first signal sets .asked. Does nothing in a thread other than the main one.
+
+    before_exit: called by the second signal, before the process ends.
+    """
 
     def __init__(self, before_exit=lambda: None):
         self.asked, self.before_exit, self.previous = False, before_exit, {}

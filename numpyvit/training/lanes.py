@@ -2,10 +2,10 @@
 
     batch → shards → micro-batches;   d = Σ_shards Σ_micro-batches d_micro,   each sum in a fixed order
 
-A lane is a thread that runs forward and backward on one micro-batch after another with single-threaded BLAS: NumPy's products
-and the compiled kernels both release Python's lock, and a micro-batch's activations stay in the core's cache. Gradients add
-up in the shard's own vector, and the shards' vectors are added in order. Which rows form a shard and a micro-batch depends on
-the settings of the run alone, never on the number of threads or on which thread was faster.
+A lane is a thread that runs forward and backward on one micro-batch after another with single-threaded BLAS: NumPy's
+products and the compiled kernels both release Python's lock, and a micro-batch's activations stay in the core's cache.
+Gradients add up in the shard's own vector, and the shards' vectors are added in order. Which rows form a shard and a
+micro-batch depends on the settings of the run alone, never on the number of threads or on which thread was faster.
 """
 import math
 from typing import NamedTuple
@@ -27,8 +27,9 @@ class Outcome(NamedTuple):
 class Lanes:
     """Threads, replicas and gradient shards for one model. A context manager: the threads live inside.
 
-    threads: how many lanes, one a usable core unless given.   shards: gradient sums kept apart (a setting of the run: it decides
-    the bits).   micro_batch: images a lane takes at once, default_micro_batch(model) unless given (decides the bits, too).
+    threads      how many lanes, one a usable core unless given
+    shards       gradient sums kept apart: a setting of the run, for it decides the bits
+    micro_batch  images a lane takes at once, default_micro_batch(model) unless given; it decides the bits, too
     """
 
     def __init__(self, model, threads=None, shards=4, micro_batch=None, label_smoothing=0.0):
@@ -48,8 +49,9 @@ class Lanes:
     def gradient(self, batch_size, load):
         """Forward and backward of one batch; the gradient of its mean loss is then in model.flat_grad.
 
-        load(lo, hi) → images (b, C, H, W), targets (b,) or (b, K), seeds (b,) uint64 or None, of rows lo to hi of the batch;
-        called from the lanes.   →   mean loss (float), number of images whose largest logit is their largest target
+        load(lo, hi) → images (b, C, H, W), targets (b,) or (b, K), seeds (b,) uint64 or None, of rows lo to hi of the
+        batch; called from the lanes.
+        →   mean loss (float), number of images whose largest logit is their largest target
         """
         shards = self.deal(batch_size)
         outcomes = self.pool.map(lambda shard: self.run_shard(*shard, batch_size, load), shards)
@@ -77,11 +79,11 @@ class Lanes:
             labels = targets if targets.ndim == 1 else targets.argmax(axis=1)
             correct = int((logits.argmax(axis=1) == labels).sum())
             outcomes.append(Outcome(float(loss) * b, correct, replica.batch_statistics(cache)))
-            del cache                                                        # or it would live through the next forward pass, too
+            del cache                                                        # or two caches would be alive at once
         return outcomes
 
     def add_shards(self, gradients):
-        """The first gradient vector (the model's own) += the second + the third + …, in this order, each lane a range of it."""
+        """gradients[0], the model's own, += gradients[1], += gradients[2], and so on; each lane adds a range."""
         total, others = gradients[0], gradients[1:]
 
         def add(lo, hi):

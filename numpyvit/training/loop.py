@@ -11,12 +11,14 @@ from .progress import Progress
 from .trainer import Trainer
 
 CHECKPOINT_SECONDS = 60.0                                                    # at least so often …
-EPOCH_SECONDS = 15.0                                                         # … and at the end of an epoch, if the last is so old
+EPOCH_SECONDS = 15.0                                                         # … or at an epoch's end, after so long
 
 
 def train(recipe, out=None, threads=None, console=None):
-    """Train a new model and return the contents of result.json. recipe: a Recipe.   out: folder of the run, a new one in runs/
-    unless given.   threads: one a core unless given; they do not change the result.
+    """Train a new model and return the contents of result.json.
+
+    recipe: a Recipe.   out: folder of the run, a new one in runs/ unless given.
+    threads: one a core unless given; they do not change the result.
 
     Raises UserError (also for a loss that is not finite), OSError (disk full), Interrupted (a checkpoint is written).
     """
@@ -26,7 +28,7 @@ def train(recipe, out=None, threads=None, console=None):
     model = prepare.new_model(recipe, dataset)
     run = prepare.free_folder(out, f"{recipe.model}-{dataset.name}")
     trainer = Trainer(run, prepare.new_config(recipe, dataset, model), dataset, model, threads, progress)
-    run.create()                                                             # everything else that can be wrong has been checked
+    run.create()                                                             # only after everything has been checked
     with run.lock():
         run.write_config(trainer.config)
         return run_to_the_end(trainer)
@@ -61,7 +63,8 @@ def run_to_the_end(trainer, checkpoint=None):
     with trainer.lanes:
         if trainer.config.plan is None:
             speed = plan.measure_speed(trainer) if trainer.recipe.minutes else None
-            made = plan.make_plan(trainer.recipe, trainer.steps_per_epoch, len(trainer.val_labels), len(trainer.dataset.test), speed)
+            images = len(trainer.val_labels), len(trainer.dataset.test)
+            made = plan.make_plan(trainer.recipe, trainer.steps_per_epoch, *images, speed)
             trainer.config = dataclasses.replace(trainer.config, plan=made)
             run.write_config(trainer.config)
         if checkpoint:
@@ -70,7 +73,8 @@ def run_to_the_end(trainer, checkpoint=None):
         for sentence in run.rewind():
             progress.say(sentence)
         describe(trainer, resumed=checkpoint is not None)
-        progress.start(trainer.config.plan.steps, trainer.steps_per_epoch, trainer.recipe.batch_size, trainer.flops_per_image)
+        progress.start(trainer.config.plan.steps, trainer.steps_per_epoch, trainer.recipe.batch_size,
+                       trainer.flops_per_image)
         again = f"numpyvit train --resume {run.path}"
         with progress:
             try:
@@ -124,9 +128,9 @@ def watch(trainer, step):
 
 def describe(trainer, resumed):
     """Say what is trained on what, and how long."""
-    config, per_epoch = trainer.config, trainer.steps_per_epoch
-    trainer.progress.say(f"{config.recipe.model}: {config.model.parameters:,} parameters; {config.data.name}: {config.data.train:,} "
-                         f"training, {config.data.val:,} validation, {config.data.test:,} test images; "
+    config, data, per_epoch = trainer.config, trainer.config.data, trainer.steps_per_epoch
+    trainer.progress.say(f"{config.recipe.model}: {config.model.parameters:,} parameters; {data.name}: {data.train:,} "
+                         f"training, {data.val:,} validation, {data.test:,} test images; "
                          f"{trainer.lanes.pool.threads} threads")
     start = f"continuing after step {trainer.run.position.step} of " if resumed else ""
     trainer.progress.say(f"{start}{config.plan.steps:,} steps of {config.recipe.batch_size} images, "

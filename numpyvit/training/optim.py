@@ -1,4 +1,4 @@
-"""Optimisers over a model's flat vector: groups of parameters, clipping by global norm, and an average of the weights."""
+"""Optimisers over a model's flat vector: groups of parameters, clipping by global norm, an average of the weights."""
 import math
 from typing import NamedTuple
 
@@ -25,9 +25,10 @@ class Group(NamedTuple):
 
 
 class Optimizer:
-    """The state that goes with model.flat: the vectors that its rules remember, and the average of the weights if there is one.
+    """The state that goes with model.flat: the vectors that the rules remember, and the average of the weights.
 
-    kind          a name in the table OPTIMIZERS        weight_decay   of weight matrices; nothing else decays
+    kind          a name in the table OPTIMIZERS
+    weight_decay  of weight matrices; nothing else decays
     clip_norm     the gradient is scaled down to this global norm (0: never)
     ema_decay     of the running average of the weights (0: none); early on it is min(ema_decay, (1 + t) / (10 + t))
     settings      those of the kind's rules, such as beta2, where they are not to be the table's
@@ -50,18 +51,19 @@ class Optimizer:
         self.groups = parameter_groups(model, OPTIMIZERS[kind], weight_decay)
         self.vectors = {name: np.zeros_like(model.flat) for rule in OPTIMIZERS[kind] for name in rule.state}
         self.ema = model.flat.copy() if ema_decay else None
-        self.ema_buffers = {name: b.copy() for name, b in model.named_buffers() if b.dtype.kind == "f"} if ema_decay else {}
+        buffers = model.named_buffers() if ema_decay else ()
+        self.ema_buffers = {name: buffer.copy() for name, buffer in buffers if buffer.dtype.kind == "f"}
         self.sums = np.zeros(-(-model.flat.size // CHUNK))
 
     def grad_norm(self, pool=INLINE):
-        """√Σ grad², from chunks of CHUNK elements summed in float64 and added in order; not finite if any element is not."""
+        """√Σ grad², from chunks of CHUNK elements summed in float64 and added in order."""
         def fill(lo, hi):
             F.square_sums(self.model.flat_grad[lo:hi], self.sums[lo // CHUNK:-(-hi // CHUNK)], CHUNK)
         pool.each_range(fill, self.model.flat.size)
         return math.sqrt(float(self.sums.sum()))
 
     def step(self, lr, step, norm, pool=INLINE):
-        """Change the weights. lr: learning rate.   step: 1 for the first.   norm: that of the gradient.   pool: who works"""
+        """Change the weights.   lr: learning rate   step: 1 for the first   norm: of the gradient   pool: who works"""
         scale = min(1.0, self.clip_norm / (norm + 1e-6)) if self.clip_norm else 1.0          # torch's clip_grad_norm_
         now = Update(float(lr), step, scale=float(scale))
         ema_decay = min(self.ema_decay, (1 + step) / (10 + step))
@@ -82,7 +84,7 @@ class Optimizer:
             average += (1 - ema_decay) * (buffers[name] - average)
 
     def update(self, group, a, b, now):
-        """One step of elements a to b of the flat vector, which are a part of the group, or the whole of it if it is a matrix."""
+        """One step of the elements a to b of the flat vector: a part of the group, all of it if it is a matrix."""
         rule = group.rule
         vectors = [self.model.flat, self.model.flat_grad, *(self.vectors[name] for name in rule.state)]
         parts = [vector[a:b] if group.shape is None else vector[a:b].reshape(group.shape) for vector in vectors]
@@ -97,8 +99,10 @@ class Optimizer:
 
 
 def parameter_groups(model, rules, weight_decay):
-    """The groups, in the order of the flat vector, all of which they cover: each parameter follows the first rule that takes
-    it. Neighbours of one rule and decay are one group; a matrix is a group of its own."""
+    """[Group, …] of all parameters, in the order of the flat vector; a parameter follows the first rule that takes it.
+
+    Neighbours of one rule and decay are one group; a matrix for a rule of matrices is a group of its own.
+    """
     groups = []
     for _, p, start, end in model.layout():
         rule = next(rule for rule in rules if not rule.matrices or is_matrix(p))
@@ -113,5 +117,5 @@ def parameter_groups(model, rules, weight_decay):
 
 
 def is_matrix(p):
-    """Whether a parameter is a weight matrix or a convolution's kernel: these decay, and matrix optimisers take them."""
+    """Whether a parameter is a weight matrix or a convolution's kernel: these decay, and matrix rules take them."""
     return p.decay and len(p.shape) > 1

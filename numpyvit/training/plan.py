@@ -1,6 +1,6 @@
 """The plan of a run: how many steps, and how often the validation images are scored.
 
-A length in minutes becomes a number of steps once, by measuring the speed; the plan is written down and never changes again.
+A length in minutes becomes a number of steps once, by measuring the speed. The plan is written down and never changes.
 """
 import math
 import time
@@ -10,7 +10,7 @@ from ..runs.checkpoint import checkpoint_tensors
 from ..runs.config import Plan
 from .schedule import learning_rate
 
-EVALUATION_SHARE = 0.05                                                      # of the time, at most, for validation images
+EVALUATION_SHARE = 0.05                                                      # of the time, for validation images
 MARGIN = 0.98                                                                # of the time left is planned with
 END_SECONDS = 0.5                                                            # for writing the results
 
@@ -23,8 +23,8 @@ class Speed(NamedTuple):
 
 
 def make_plan(recipe, steps_per_epoch, val, test, speed=None):
-    """The Plan of a recipe. val, test: numbers of images.   speed: of this machine, needed where the recipe says minutes"""
-    watching = val / (3 * recipe.batch_size)                                 # one look at the validation images costs so many steps
+    """The Plan of a recipe.   val, test: numbers of images   speed: needed where the recipe says minutes"""
+    watching = val / (3 * recipe.batch_size)                                 # steps that one look at val images costs
     if not recipe.minutes:
         steps = recipe.steps or max(round(recipe.epochs * steps_per_epoch), 1)
         return Plan(steps_per_epoch, steps, evaluation_interval(watching, steps_per_epoch, steps))
@@ -51,7 +51,8 @@ def measure_speed(trainer):
     images, labels = trainer.dataset.train.images[:512], trainer.dataset.train.labels[:512]
 
     def take_step(number):
-        trainer.update(number, learning_rate(recipe.schedule, number, trainer.steps_per_epoch, recipe.lr, recipe.warmup))
+        lr = learning_rate(recipe.schedule, number, trainer.steps_per_epoch, recipe.lr, recipe.warmup)
+        trainer.update(number, lr)
 
     with trainer.progress.compiling():
         take_step(0)

@@ -22,21 +22,24 @@ from .lanes import default_micro_batch
 
 
 def check_recipe(recipe):
-    """Raise UserError for a model or an augmentation that cannot be: before data is loaded, and before a folder is made."""
+    """Raise UserError for a model or an augmentation that cannot be, before data is loaded."""
     model_config(recipe.model, **recipe.model_fields)
     augmentation(recipe)
 
 
 def load_dataset(recipe, progress, recorded=None, data_dir=None):
-    """The data set at the model's image size. recorded: the DataEntry of a run that goes on; its images have to be the same."""
+    """The data set at the model's image size.
+
+    recorded: the DataEntry of a run that goes on; UserError if the images are not the same any more.
+    """
     _, model = model_config(recipe.model, **recipe.model_fields)
     H, W = pair(model.img_size)
     if H != W:
         raise UserError(f"img_size: the data sets have square images, got {H} × {W}")
     dataset = load(recorded.name if recorded else recipe.data, data_dir or recipe.data_dir, H)
     if recorded and recorded.checksum != records_of(dataset):
-        raise UserError(f"the data set is not the one this run was started with: its checksum is {records_of(dataset)}, "
-                        f"expected {recorded.checksum}")
+        raise UserError("the data set is not the one this run was started with: its checksum is "
+                        f"{records_of(dataset)}, expected {recorded.checksum}")
     notice = dataset.notice or (recorded.notice if recorded else "")
     if notice:
         progress.say(notice)
@@ -50,11 +53,11 @@ def new_model(recipe, dataset):
         if recipe.model_fields.get(field, value) != value:
             raise UserError(f"{field}: the data set {dataset.name} has {value}, got {recipe.model_fields[field]}")
     fields = {**recipe.model_fields, **needs}
-    vectors = 3 + recipe.shards + bool(recipe.ema)                           # weights, m, v, a gradient a shard, the average
+    vectors = 3 + recipe.shards + bool(recipe.ema)                           # weights, m, v, gradients, the average
     needed = count_parameters(recipe.model, **fields) * np.dtype(recipe.dtype).itemsize * vectors
     if needed > installed_memory():
-        raise UserError(f"{recipe.model}: training it needs at least {needed / 2**30:,.1f} GiB of memory, and this machine has "
-                        f"{installed_memory() / 2**30:,.1f}; choose a smaller model")
+        raise UserError(f"{recipe.model}: training it needs at least {needed / 2**30:,.1f} GiB of memory, and this "
+                        f"machine has {installed_memory() / 2**30:,.1f}; choose a smaller model")
     return create_model(recipe.model, seed=recipe.seed, dtype=recipe.dtype, **fields)
 
 
@@ -84,12 +87,12 @@ def new_config(recipe, dataset, model):
 
 def versions():
     """What else the bits of a run depend on: {name: version}"""
-    return {"numpyvit": __version__, "python": platform.python_version(), "numpy": np.__version__, "numba": numba.__version__,
-            "machine": platform.machine()}
+    return {"numpyvit": __version__, "python": platform.python_version(), "numpy": np.__version__,
+            "numba": numba.__version__, "machine": platform.machine()}
 
 
 def free_folder(out, name):
-    """The RunFolder at out, or at the first free runs/NAME-N. It is not made yet. UserError if there is a run in it already."""
+    """The RunFolder at out, or at the first free runs/NAME-N; not made yet. UserError if it holds a run already."""
     if out is not None:
         run = RunFolder(out)
         run.check_free()

@@ -64,7 +64,7 @@ class Progress:
             timer.cancel()
 
     def step(self, step, loss, accuracy, lr):
-        """After a step: take it into the running means, and show them if it is time. Costs microseconds when it is not."""
+        """After a step: change the running means, and show them now and then. Costs microseconds else."""
         weight = max(0.02, 1 / (step + 1)) if math.isfinite(self.loss) else 1.0
         self.loss = loss if weight == 1 else self.loss + weight * (loss - self.loss)
         self.accuracy = accuracy if weight == 1 else self.accuracy + weight * (accuracy - self.accuracy)
@@ -77,8 +77,8 @@ class Progress:
         self.rate = rate if smooth == 1 else self.rate + smooth * (rate - self.rate)
         self.shown_at, self.count = now, 0
         self.row |= {"epoch": f"{step / self.steps_per_epoch:.2f}/{self.total_steps / self.steps_per_epoch:.1f}",
-                     "step": f"{step}/{self.total_steps}", "loss": f"{self.loss:.3f}", "train acc": f"{self.accuracy:.1%}",
-                     "lr": f"{lr:.2e}", "images/s": f"{self.rate:,.0f}"}
+                     "step": f"{step}/{self.total_steps}", "loss": f"{self.loss:.3f}",
+                     "train acc": f"{self.accuracy:.1%}", "lr": f"{lr:.2e}", "images/s": f"{self.rate:,.0f}"}
         if self.flops_per_image:
             self.row["GFLOP/s"] = f"{self.rate * self.flops_per_image / 1e9:,.0f}"
         self.row["left"] = clock((self.total_steps - step) * self.batch_size / self.rate)
@@ -107,7 +107,7 @@ class Progress:
     def quietly(self, fn, *args, **kwargs):
         try:
             fn(*args, **kwargs)
-        except (OSError, ValueError, SystemExit):                            # closed; rich ends the process on a broken pipe
+        except (OSError, ValueError, SystemExit):                            # rich ends the process on a broken pipe
             pass
 
 

@@ -24,8 +24,8 @@ def finish(trainer):
               "steps": run.position.step, "epochs": run.position.step / trainer.steps_per_epoch, "seconds": seconds,
               "data": data.name, "notice": data.notice}
     write_atomic(run.file("result.json"), [(json.dumps(result, indent=1) + "\n").encode()])
-    say(f"test accuracy {accuracy:.2%} on the {data.test:,} test images of {data.name}, with the {result['weights']} weights, "
-        f"after {clock(seconds)} of training in {run.path}")
+    say(f"test accuracy {accuracy:.2%} on the {data.test:,} test images of {data.name}, with the {result['weights']} "
+        f"weights, after {clock(seconds)} of training in {run.path}")
     if data.notice:
         say(data.notice)
     say(curves.draw_curves(run))

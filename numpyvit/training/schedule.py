@@ -41,4 +41,5 @@ def one_cycle(step, total_steps, peak, warmup, div_factor=25.0, final_div_factor
 
 
 def cosine_arc(first, last, t):
+    """From first at t = 0 to last at t = 1, along half a cosine."""
     return last + (first - last) * (1 + math.cos(math.pi * t)) / 2

@@ -33,7 +33,8 @@ class Trainer:
         train_rows, val_rows = train_val_split(dataset.train, config.data.val, self.recipe.seed)
         self.val_images, self.val_labels = dataset.train.images[val_rows], dataset.train.labels[val_rows]
         if self.recipe.batch_size > len(train_rows):
-            raise UserError(f"batch_size: expected at most the {len(train_rows)} training images, got {self.recipe.batch_size}")
+            raise UserError(f"batch_size: expected at most the {len(train_rows)} training images, got "
+                            f"{self.recipe.batch_size}")
         self.batches = Batches(dataset.train, train_rows, self.recipe, len(dataset.classes), self.mean, self.std)
         self.steps_per_epoch = self.batches.steps_per_epoch
         self.flops_per_image = training_flops(config.model.family, model.config)
@@ -45,8 +46,8 @@ class Trainer:
         recipe = self.recipe
         lr = learning_rate(recipe.schedule, step, self.config.plan.steps, recipe.lr, recipe.warmup)
         loss, accuracy, norm = self.update(step, lr)
-        return {"kind": "train", "step": step + 1, "epoch": step // self.steps_per_epoch, "loss": loss, "accuracy": accuracy,
-                "lr": lr, "grad_norm": norm}
+        return {"kind": "train", "step": step + 1, "epoch": step // self.steps_per_epoch, "loss": loss,
+                "accuracy": accuracy, "lr": lr, "grad_norm": norm}
 
     def update(self, step, lr):
         """Change the weights with the batch of this step.   →   loss, accuracy, norm of the gradient
@@ -63,8 +64,11 @@ class Trainer:
 
     def evaluate(self, images, labels):
         """Mean loss (without label smoothing) and accuracy of uint8 images, with the weights that count."""
+        def load(lo, hi):
+            return normalise(images[lo:hi], self.mean, self.std, self.recipe.dtype)
+
         with self.averaged_weights():
-            logits = self.lanes.logits(len(images), lambda lo, hi: normalise(images[lo:hi], self.mean, self.std, self.recipe.dtype))
+            logits = self.lanes.logits(len(images), load)
         loss, _ = cross_entropy_forward(logits.astype(np.float64), labels)
         return float(loss), float((logits.argmax(axis=1) == labels).mean())
 
@@ -75,7 +79,8 @@ class Trainer:
             yield
             return
         buffers = dict(self.model.named_buffers())
-        pairs = [(self.model.flat, self.optimizer.ema)] + [(buffers[n], a) for n, a in self.optimizer.ema_buffers.items()]
+        pairs = [(self.model.flat, self.optimizer.ema)]
+        pairs += [(buffers[name], average) for name, average in self.optimizer.ema_buffers.items()]
         own = [array.copy() for array, _ in pairs]
         try:
             for array, average in pairs:

@@ -11,7 +11,7 @@ class NotFinite(UserError):
 
 
 def not_finite(trainer, step, loss, load):
-    """The NotFinite of this step: where it began, the last good checkpoint, and what to try.   load: that of the step's batch"""
+    """The NotFinite of this step: where it began, the last good checkpoint, what to try.   load: that of Lanes"""
     B, micro = trainer.recipe.batch_size, trainer.lanes.micro_batch
     for lo in range(0, B, micro):
         images, _, seeds = load(lo, min(lo + micro, B))
@@ -28,8 +28,8 @@ def not_finite(trainer, step, loss, load):
 def first_not_finite(model, images, seeds):
     """Where values stop being finite, in words: in a weight, in the output of a layer, or only on the way back.
 
-    Runs a forward pass of a replica whose layers look at their own outputs; the innermost layer whose output is the first
-    that is not finite is named.
+    Runs a forward pass of a replica whose layers look at their own outputs, and names the innermost layer whose output
+    is the first that is not finite.
     """
     for name, p in model.named_parameters():
         if not np.isfinite(p.data).all():
@@ -43,13 +43,15 @@ def first_not_finite(model, images, seeds):
     if not found and not np.isfinite(logits).all():
         found.append("the model")
     if found:
-        name, largest = max(((n, float(np.abs(p.data).max())) for n, p in model.named_parameters()), key=lambda item: item[1])
+        sizes = {name: float(np.abs(p.data).max()) for name, p in model.named_parameters()}
+        name, largest = max(sizes.items(), key=lambda item: item[1])
         return f"the output of {found[0]} (the largest weight is {largest:.1e}, in {name})"
     gradients = [name for name, p in model.named_parameters() if not np.isfinite(p.grad).all()]
     return f"the gradient of {gradients[-1]}" if gradients else "the loss"
 
 
 def watched(forward, path, found):
+    """forward, which also puts path into found if it is the first whose output is not finite."""
     def run(*args, **kwargs):
         y, cache = forward(*args, **kwargs)
         if not found and not np.isfinite(y).all():
