@@ -46,7 +46,6 @@ KNOWN = {
         "ops/conv.py",
         "ops/dropout.py",
         "ops/erf.py",
-        "ops/muon.py",
         "ops/random_bits.py",
         "ops/softmax.py",
         "ops/window_attention.py",
