@@ -56,7 +56,10 @@ class Optimizer:
         self.sums = np.zeros(-(-model.flat.size // CHUNK))
 
     def grad_norm(self, pool=INLINE):
-        """√Σ grad², from chunks of CHUNK elements summed in float64 and added in order."""
+        """√Σ grad², from chunks of CHUNK elements summed in float64 and added in order.
+
+        Not finite if any element is not.
+        """
         def fill(lo, hi):
             F.square_sums(self.model.flat_grad[lo:hi], self.sums[lo // CHUNK:-(-hi // CHUNK)], CHUNK)
         pool.each_range(fill, self.model.flat.size)
