@@ -20,8 +20,11 @@ import math
 import numbers
 import typing
 
+import numpy as np
+
 from .errors import UserError
 
+PIECE = 1 << 20                                                              # numbers looked at together
 NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "True or False", tuple: "a tuple of numbers",
          list: "a list", dict: "a table of names and values", type(None): "None"}
 
@@ -119,3 +122,34 @@ def check_choice(record, name, choices):
     value = getattr(record, name)
     if not any(type(value) is type(choice) and value == choice for choice in choices):
         fail(name, "one of " + ", ".join(map(repr, choices)), shown(value))
+
+
+def check_tensors(targets, tensors, what):
+    """Raise one UserError unless {name: array} tensors has every name of targets and no other, with the shape and kind of
+    dtype of each, and only values that are finite in that dtype.
+
+    what: the kind of thing that targets are of, as in "the weights do not fit this ViT"; up to five tensors are named.
+    """
+    problems = [f"{name} is missing" for name in targets if name not in tensors]
+    problems += [f"{name} is unknown" for name in tensors if name not in targets]
+    for name in targets.keys() & tensors.keys():
+        target, tensor = targets[name], np.asarray(tensors[name])
+        if tensor.shape != target.shape:
+            hint = " (drop_head=True keeps the model's own)" if name.split(".")[0] == "head" else ""
+            problems.append(f"{name} has shape {tensor.shape}, expected {target.shape}{hint}")
+        elif tensor.dtype.kind != target.dtype.kind:
+            problems.append(f"{name} has dtype {tensor.dtype}, expected {target.dtype}")
+        elif not is_finite(tensor, target.dtype):
+            problems.append(f"{name} holds values that are not finite in {target.dtype}")
+    if problems:
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise UserError(f"the weights do not fit this {what}: {'; '.join(sorted(problems)[:5])}{more}")
+
+
+def is_finite(tensor, dtype):
+    """Whether every value is a finite number once it is converted to dtype; piece by piece, without a copy of it all."""
+    if tensor.dtype.kind != "f":
+        return True
+    flat = tensor.reshape(-1) if tensor.flags.c_contiguous else tensor.T.reshape(-1)
+    with np.errstate(over="ignore"):
+        return all(bool(np.isfinite(flat[i:i + PIECE].astype(dtype, copy=False)).all()) for i in range(0, flat.size, PIECE))

@@ -22,6 +22,7 @@ from .ops.muon import muon_step
 from .ops.optim import adam_step, adamw_step, average_step, sgd_step, square_sums
 from .ops.patch_embed import patch_embed_backward, patch_embed_forward
 from .ops.relative_position import relative_position_bias_backward, relative_position_bias_forward
+from .ops.tanh import tanh_backward, tanh_forward
 from .ops.window_attention import window_attention_backward, window_attention_forward, window_attention_probs
 from .ops.windows import gather_tokens_backward, gather_tokens_forward
 

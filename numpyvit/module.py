@@ -4,7 +4,10 @@ import math
 
 import numpy as np
 
+from .checks import check_tensors
+from .errors import UserError
 from .ops.random_bits import image_seeds
+from .ops.softmax import softmax_forward
 
 ALIGN = 16                                                                   # tensors start on a 64-byte boundary in float32
 
@@ -68,13 +71,14 @@ class Model(Module):
     """
 
     def materialise(self, seed=0, dtype="float32"):
-        """Allocate the flat vectors and initialise every parameter from (seed, its position)."""
+        """Allocate the flat vectors and initialise every parameter from (seed, its position); seed None: all zeros."""
         dtype = np.dtype(dtype)
         if dtype not in (np.float32, np.float64):
             raise ValueError(f"dtype: expected float32 or float64, got {dtype}")
         self.bind(np.zeros(self.flat_size(), dtype), np.zeros(self.flat_size(), dtype))
         for i, (_, p) in enumerate(self.named_parameters()):
-            p.data[...] = p.init(np.random.default_rng([seed, i]), p.shape)
+            if seed is not None:
+                p.data[...] = p.init(np.random.default_rng([seed, i]), p.shape)
         for _, module in self.modules():
             for name in getattr(module, "buffers", ()):
                 if getattr(module, name).dtype.kind == "f":
@@ -139,19 +143,30 @@ class Model(Module):
         return state | {name: buffer.copy() for name, buffer in self.named_buffers()}
 
     def load_state_dict(self, state):
-        """Copy {name: array} into the model. Unknown, missing or misshaped names: ValueError, and nothing is written."""
+        """Copy {name: array} into the model. Unknown, missing or misshaped names: UserError, and nothing is written."""
         targets = {name: p.data for name, p in self.named_parameters()} | dict(self.named_buffers())
-        problems = [f"missing {name}" for name in targets if name not in state]
-        problems += [f"unknown {name}" for name in state if name not in targets]
-        problems += [f"{name}: expected shape {targets[name].shape}, got {np.shape(state[name])}"
-                     for name in targets if name in state and np.shape(state[name]) != targets[name].shape]
-        problems += [f"{name}: expected numbers, got dtype {np.asarray(state[name]).dtype}"
-                     for name in targets if name in state and np.asarray(state[name]).dtype.kind not in "fiu"]
-        if problems:
-            shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
-            raise ValueError(f"state dict does not fit {type(self).__name__}: {shown}")
+        check_tensors(targets, state, type(self).__name__)
         for name, target in targets.items():
             target[...] = state[name]
+
+    # --- what came with published weights
+
+    classes = None                                   # the names of the classes
+    preprocessing = None                             # image → (C, H, W), a function whose str() says what it does
+    notes = ()                                       # what was done to the weights, in sentences
+
+    def predict(self, image, top=5):
+        """[(class, probability), …] of one image, the most probable first; for a model that load_model made.
+
+        image: a path, a Pillow image or an array of pixels. Classes without names are numbers.
+        """
+        if self.preprocessing is None:
+            raise UserError("this model does not know how its images are prepared: build it with numpyvit.load_model, or "
+                            "call it with normalised images")
+        logits = self.forward(self.preprocessing(image, self.dtype)[None])[0][0].astype(np.float64)
+        probabilities, _ = softmax_forward(logits)
+        best = (-probabilities).argsort(kind="stable")[:top]
+        return [(self.classes[k] if self.classes else int(k), float(probabilities[k])) for k in best]
 
     def check_images(self, images):
         """images, as the model's dtype, or a ValueError that says what was expected. (B, in_chans, H, W)"""

@@ -114,7 +114,7 @@ def test_a_larger_gradient_is_a_larger_gradient(variant):
 @pytest.mark.parametrize("norm_order", ["pre", "post"])
 def test_without_positions_the_order_of_the_patches_does_not_matter(norm_order):
     fields = dict(img_size=12, patch_size=3, num_classes=5, embed_dim=12, depth=2, num_heads=3, pos_embed="none")
-    for global_pool in ("token", "avg"):
+    for global_pool in ("token", "avg", "gap"):
         model = numpyvit.create_model("vit", dtype="float64", norm_order=norm_order, global_pool=global_pool, **fields)
         rng = np.random.default_rng(0)
         for _, p in model.named_parameters():

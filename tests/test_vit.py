@@ -50,14 +50,14 @@ def compare_with_torch(model, images, targets, label_smoothing):
     return errors
 
 
-@pytest.mark.parametrize("global_pool", ["token", "avg"])
+@pytest.mark.parametrize("global_pool", ["token", "avg", "gap"])
 @pytest.mark.parametrize("norm_order", ["pre", "post"])
 @pytest.mark.parametrize("pos_embed", ["learn", "sincos2d", "sinusoidal", "none"])
 @pytest.mark.parametrize("act", ["gelu", "gelu_tanh", "quick_gelu", "relu"])
 @pytest.mark.parametrize("qkv_bias", [True, False], ids=["bias", "no bias"])
 def test_every_gradient_is_torchs(global_pool, norm_order, pos_embed, act, qkv_bias, figures):
     model, rng, images = random_model(global_pool=global_pool, norm_order=norm_order, pos_embed=pos_embed, act=act,
-                                      qkv_bias=qkv_bias)
+                                      qkv_bias=qkv_bias, representation_size=0 if qkv_bias else 10)
     errors = compare_with_torch(model, images(3), rng.integers(0, 7, 3), 0.1)
     figures.add(worst=max(errors.values()))
     assert max(errors.values()) <= 1e-10, errors
@@ -69,8 +69,8 @@ def test_any_geometry_is_torchs(data, figures):
     P, nh = pick(1, 2, 3, 5), pick(1, 2, 3)
     fields = dict(img_size=(P * pick(1, 2, 3), P * pick(1, 3, 5)), patch_size=P, in_chans=pick(1, 3), num_classes=pick(2, 5, 11),
                   embed_dim=nh * pick(4, 8, 12), num_heads=nh, depth=pick(1, 2, 3), mlp_ratio=pick(0.5, 2.0, 4.0),
-                  qkv_bias=pick(True, False), global_pool=pick("token", "avg"), norm_order=pick("pre", "post"),
-                  pos_embed=pick("learn", "none"), act=pick("gelu", "quick_gelu"), norm_eps=pick(1e-6, 1e-5))
+                  qkv_bias=pick(True, False), global_pool=pick("token", "avg", "gap"), norm_order=pick("pre", "post"),
+                  representation_size=pick(0, 6), pos_embed=pick("learn", "none"), act=pick("gelu", "quick_gelu"), norm_eps=pick(1e-6, 1e-5))
     model, rng, images = random_model(data.draw(st.integers(0, 999)), **fields)
     B = pick(1, 2, 3)
     soft = rng.random((B, fields["num_classes"]))

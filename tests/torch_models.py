@@ -167,14 +167,15 @@ class Attention(nn.Module):
 
 
 class TorchViT(nn.Module):
-    """Dosovitskiy et al. 2021. "token": a class token first, head(norm(x)[:, 0]). "avg": none, head(fc_norm(mean(x)))."""
+    """Dosovitskiy et al. 2021. "token": a class token first, head(norm(x)[:, 0]). "avg": none, head(fc_norm(mean(x))); "gap": mean(norm(x))."""
 
     def __init__(self, img_size=224, patch_size=16, in_chans=3, num_classes=1000, embed_dim=768, depth=12, num_heads=12,
                  mlp_ratio=4.0, qkv_bias=True, global_pool="token", pos_embed="learn", norm_order="pre", act="gelu",
-                 norm_eps=1e-6, drop_rate=0.0, attn_drop_rate=0.0, drop_path_rate=0.0, stem_widths=(), stem_strides=()):
+                 norm_eps=1e-6, drop_rate=0.0, attn_drop_rate=0.0, drop_path_rate=0.0, stem_widths=(), stem_strides=(),
+                 representation_size=0):
         super().__init__()
         require_zero(drop_rate=drop_rate, attn_drop_rate=attn_drop_rate, drop_path_rate=drop_path_rate)
-        assert global_pool in ("token", "avg") and norm_order in ("pre", "post")
+        assert global_pool in ("token", "avg", "gap") and norm_order in ("pre", "post")
         H, W = (side // patch_size for side in pair(img_size))
         cls = int(global_pool == "token")                           # rows before the patches
         self.global_pool = global_pool
@@ -191,8 +192,12 @@ class TorchViT(nn.Module):
             Block(embed_dim, Attention(embed_dim, num_heads, qkv_bias), mlp_ratio, act, norm_eps, norm_order)
             for _ in range(depth)])
         norm = nn.LayerNorm(embed_dim, eps=norm_eps) if norm_order == "pre" else nn.Identity()
-        self.add_module("norm" if cls else "fc_norm", norm)
-        self.head = nn.Linear(embed_dim, num_classes)
+        self.add_module("fc_norm" if global_pool == "avg" else "norm", norm)
+        self.pre_logits = nn.Sequential()
+        if representation_size:
+            self.pre_logits.add_module("fc", nn.Linear(embed_dim, representation_size))
+            self.pre_logits.add_module("act", nn.Tanh())
+        self.head = nn.Linear(representation_size or embed_dim, num_classes)
         self.apply(init_linear)
 
     def forward(self, images):
@@ -203,8 +208,9 @@ class TorchViT(nn.Module):
             x = x + self.pos_embed.to(x.dtype)
         x = self.blocks(x)
         if self.global_pool == "token":
-            return self.head(self.norm(x)[:, 0])
-        return self.head(self.fc_norm(x.mean(dim=1)))
+            return self.head(self.pre_logits(self.norm(x)[:, 0]))
+        x = self.norm(x).mean(dim=1) if self.global_pool == "gap" else self.fc_norm(x.mean(dim=1))
+        return self.head(self.pre_logits(x))
 
 
 # ----------------------------------------------------------------------------------------------------------------------- Swin

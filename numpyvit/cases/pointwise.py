@@ -71,6 +71,7 @@ CASES = (
     Case("gelu_tanh", activation_inputs, ACTIVATIONS["gelu_tanh"], each("x", 20, 25), dict(B=16, N=65, E=768)),
     Case("quick_gelu", activation_inputs, ACTIVATIONS["quick_gelu"], each("x", 15, 20), dict(B=16, N=65, E=768)),
     Case("relu", activation_inputs, ACTIVATIONS["relu"], each("x", 1, 1), dict(B=16, N=65, E=768)),
+    Case("tanh", activation_inputs, lambda torch, x: torch.tanh(x), each("x", 12, 3), dict(B=16, N=1, E=768)),
     Case("bias_activation", bias_activation_inputs, torch_bias_activation, each("x", 26, 31), dict(B=16, N=65, E=768)),
     Case("dropout", dropout_inputs, torch_dropout, each("x", 20, 1), dict(B=16, N=65, C=192)),
     Case("drop_path", dropout_inputs, torch_drop_path, each("x", 1, 1), dict(B=16, N=65, C=192)),

@@ -27,19 +27,31 @@ def read_image(path, img_size, in_chans=3):
 
 def read_with_remark(path, img_size, in_chans=3):
     """As read_image, and what of the file was dropped.   → pixels, "" or "its transparency is dropped" or the like"""
+    check_img_size(img_size)
+
+    def fit(image):
+        from PIL import Image, ImageOps
+        return ImageOps.fit(image, (img_size, img_size), Image.Resampling.BICUBIC)
+    return read_fitted(path, img_size, in_chans, fit)
+
+
+def read_fitted(path, side, in_chans, fit):
+    """As read_with_remark for any way to bring an image to its size: fit(Pillow image, grey or RGB) → Pillow image.
+
+    side: pixels that fit makes of the shorter side at least; a large JPEG is decoded at a fraction of its size.
+    """
     try:
         from PIL import Image
     except ImportError as error:
         raise UserError("reading image files needs Pillow; install it with: pip install pillow") from error
     if in_chans not in MODES:
         raise UserError(f"in_chans: expected 1 or 3 for image files, got {in_chans}")
-    check_img_size(img_size)
     try:
         with open_regular(path) as (file, size), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             try:
-                return decode(path, file, size, img_size, in_chans)
+                return decode(path, file, size, side, in_chans, fit)
             except UserError:
                 raise
             except MemoryError as error:
@@ -58,11 +70,11 @@ def read_with_remark(path, img_size, in_chans=3):
         raise UserError(f"{path}: cannot be read ({why}); check the path") from error
 
 
-def decode(path, file, size, img_size, in_chans):
-    """→ pixels (in_chans, img_size, img_size) uint8, remark.   Raises whatever Pillow raises."""
+def decode(path, file, size, side, in_chans, fit):
+    """→ pixels (in_chans, H, W) uint8, remark.   Raises whatever Pillow raises."""
     from PIL import Image, ImageOps
     image = Image.open(file, formats=tuple(FORMATS))
-    check_decoded_size(path, image, img_size, size)
+    check_decoded_size(path, image, side, size)
     dropped = [f"all frames but the first of {image.n_frames} are dropped"] if getattr(image, "n_frames", 1) > 1 else []
     image.load()
     image = ImageOps.exif_transpose(image)
@@ -72,8 +84,8 @@ def decode(path, file, size, img_size, in_chans):
         image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
     if image.mode != MODES[in_chans]:
         image = image.convert(MODES[in_chans])
-    image = ImageOps.fit(image, (img_size, img_size), Image.Resampling.BICUBIC)
-    pixels = np.asarray(image, dtype=np.uint8).reshape(img_size, img_size, in_chans)
+    image = fit(image)
+    pixels = np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, in_chans)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)), " and ".join(dropped)
 
 

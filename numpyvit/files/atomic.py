@@ -6,6 +6,7 @@ Without the first fsync a power cut can leave the new name on a file of zeros; w
 Each function raises OSError with the path in it, whatever failed.
 """
 import errno
+import json
 import os
 import stat
 from contextlib import contextmanager
@@ -172,6 +173,16 @@ def read_small(path, limit=1 << 22):
         if size > limit:
             raise UserError(f"{path}: expected at most {limit} bytes, got {size}")
         return file.read(limit)
+
+
+def read_json(path):
+    """What a JSON file of at most 4 MiB holds. Raises UserError, with the path and the place."""
+    try:
+        return json.loads(read_small(path).decode())
+    except UserError:
+        raise
+    except (ValueError, RecursionError) as error:                            # UnicodeDecodeError is a ValueError
+        raise UserError(f"{path}: not JSON: {str(error)[:80]}") from None
 
 
 @contextmanager

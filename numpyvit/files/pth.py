@@ -176,12 +176,12 @@ def itemsize(dtype):
 TYPES = {np.dtype(code): name.encode() for name, code in STORAGES.items() if code != "bfloat16"}
 
 
-def write_pth(path, tensors):
+def write_pth(path, tensors, wrapped=None):
     """Write {name: ndarray} atomically as a dictionary of tensors that torch.load(path, weights_only=True) reads.
 
-    Raises OSError if the file cannot be written.
+    wrapped: a name; the dictionary is then the one entry of another.   Raises OSError if the file cannot be written.
     """
-    pickle, members = [b"\x80\x02}("], {}
+    pickle, members = [b"\x80\x02" + (b"}" + text(wrapped) if wrapped else b"") + b"}("], {}
     for key, (name, array) in enumerate(tensors.items()):
         array = np.asarray(array)
         array = array.astype(array.dtype.newbyteorder("<"), copy=False)
@@ -192,7 +192,7 @@ def write_pth(path, tensors):
         hooks = b"\x89ccollections\nOrderedDict\n)R"                        # no gradient, no hooks
         pickle.append(text(name) + b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + view + hooks + b"tR")
         members[f"archive/data/{key}"] = flat_bytes(array)
-    pickle.append(b"u.")
+    pickle.append(b"us." if wrapped else b"u.")
     head = {"archive/data.pkl": b"".join(pickle), "archive/byteorder": b"little"}
     write_archive(path, {**head, **members, "archive/version": b"3\n"})
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..layers import (DropPath, Dropout, LayerNorm, Linear, Mlp, PatchEmbed, SelfAttention, normal, number_random_layers)
+from ..layers import (DropPath, Dropout, LayerNorm, Linear, Mlp, PatchEmbed, PreLogits, SelfAttention, normal,
+                      number_random_layers)
 from ..module import Model, Module, Parameter, pair
 from ..ops.attention import attention_probs
 from ..ops.bias_activation import ACTIVATIONS
@@ -22,7 +23,9 @@ class ViTConfig:
 
     img_size, patch_size in pixels (img_size may be (H, W)).  stem_widths, stem_strides: of 3×3 convolutions in place of plain patches
     (none: plain patches); the strides multiply to patch_size.  embed_dim = num_heads · head width.  mlp_ratio: MLP width / embed_dim.
-    global_pool: "token" classifies from a class token; "avg" has none and averages the tokens, then normalises (timm's fc_norm).
+    global_pool: "token" classifies from a class token; "avg" has none and averages the tokens, then normalises (timm's fc_norm);
+    "gap" normalises the tokens, then averages them (Google's, big_vision's).
+    representation_size: width of a layer with tanh before the head, as in the paper's pre-training; 0: none.
     pos_embed: "learn" a table; "sincos2d", "sinusoidal": fixed tables; "none".
     norm_order: "pre" x + f(LN(x)), with a final norm; "post" LN(x + f(x)), without (Vaswani et al. 2017).
     drop_rate: dropout after the position table and after every projection of a block; attn_drop_rate: on the attention
@@ -48,6 +51,7 @@ class ViTConfig:
     drop_path_rate: float = 0.0
     stem_widths: tuple = ()
     stem_strides: tuple = ()
+    representation_size: int = 0
 
     def __post_init__(self):
         check_positive(self, "img_size", "patch_size", "in_chans", "num_classes", "embed_dim", "depth", "num_heads", "mlp_ratio",
@@ -55,7 +59,9 @@ class ViTConfig:
         check_rates(self, "drop_rate", "attn_drop_rate", "drop_path_rate")
         check_divides(self, "patch_size", "img_size")
         check_divides(self, "num_heads", "embed_dim")
-        check_choice(self, "global_pool", ("token", "avg"))
+        check_choice(self, "global_pool", ("token", "avg", "gap"))
+        if not isinstance(self.representation_size, int) or self.representation_size < 0:
+            fail("representation_size", "a whole number from 0", self.representation_size)
         check_choice(self, "pos_embed", ("learn", "sincos2d", "sinusoidal", "none"))
         check_choice(self, "norm_order", ("pre", "post"))
         check_choice(self, "act", tuple(ACTIVATIONS))
@@ -146,8 +152,9 @@ class ViT(Model):
         block = Block if config.norm_order == "pre" else PostNormBlock
         self.blocks = [block(config, rate) for rate in rates]
         final = LayerNorm(C, config.norm_eps) if config.norm_order == "pre" else None
-        self.norm, self.fc_norm = (final, None) if token else (None, final)
-        self.head = Linear(C, config.num_classes)
+        self.norm, self.fc_norm = (None, final) if config.global_pool == "avg" else (final, None)
+        self.pre_logits = PreLogits(C, config.representation_size) if config.representation_size else None
+        self.head = Linear(config.representation_size or C, config.num_classes)
         self.stochastic = number_random_layers(self)
         if materialise:
             self.materialise(seed, dtype)
@@ -200,28 +207,38 @@ class ViT(Model):
         return self.patch_embed.backward(dx, c1)
 
     def classify(self, x):
-        """head(norm(x)[0]), or head(fc_norm(mean of the tokens)).   x (B, N, C)   →   logits (B, K)"""
-        if self.norm:                                # only the class token's row is used, and rows are normalised alone
-            pooled, c1 = self.norm.forward(x[:, 0])
-        elif self.cls_token:
-            pooled, c1 = x[:, 0], None
-        else:
-            pooled = x.mean(axis=1)
-            pooled, c1 = self.fc_norm.forward(pooled) if self.fc_norm else (pooled, None)
-        logits, c2 = self.head.forward(pooled)
-        return logits, (c1, c2, x.shape)
+        """head(pooled tokens), with pre_logits before where there is one.   x (B, N, C)   →   logits (B, K)"""
+        pooled, c1 = self.pool(x)
+        pooled, c2 = self.pre_logits.forward(pooled) if self.pre_logits else (pooled, None)
+        logits, c3 = self.head.forward(pooled)
+        return logits, (c1, c2, c3, x.shape)
 
     def classify_backward(self, dlogits, cache):
-        c1, c2, shape = cache
+        c1, c2, c3, shape = cache
         dlogits = self.check_logits_gradient(dlogits, shape[0])
-        dpooled = self.head.backward(dlogits, c2)
-        if c1 is not None:
-            dpooled = (self.norm or self.fc_norm).backward(dpooled, c1)
-        if not self.cls_token:
-            return np.repeat(dpooled[:, None] / shape[1], shape[1], axis=1)
-        dx = np.zeros(shape, dpooled.dtype)
-        dx[:, 0] = dpooled
-        return dx
+        dpooled = self.head.backward(dlogits, c3)
+        dpooled = self.pre_logits.backward(dpooled, c2) if self.pre_logits else dpooled
+        return self.pool_backward(dpooled, c1, shape)
+
+    def pool(self, x):
+        """norm(x[0]), fc_norm(mean of x) or mean of norm(x).   x (B, N, C)   →   pooled (B, C), cache"""
+        if self.config.global_pool == "gap":
+            x, cache = self.norm.forward(x) if self.norm else (x, None)
+            return x.mean(axis=1), cache
+        norm = self.norm or self.fc_norm                                     # rows are normalised alone, so a row is enough
+        pooled = x[:, 0] if self.cls_token else x.mean(axis=1)
+        return norm.forward(pooled) if norm else (pooled, None)
+
+    def pool_backward(self, dpooled, cache, shape):
+        norm = self.norm or self.fc_norm
+        if norm and self.config.global_pool != "gap":
+            dpooled = norm.backward(dpooled, cache)
+        if self.cls_token:
+            dx = np.zeros(shape, dpooled.dtype)
+            dx[:, 0] = dpooled
+            return dx
+        dx = np.repeat(dpooled[:, None] / shape[1], shape[1], axis=1)
+        return self.norm.backward(dx, cache) if self.norm else dx            # "gap": the norm came first
 
     @property
     def tokens(self):

@@ -46,7 +46,7 @@ def resize_positions(name, table, shape, mode, model, config):
     """ViT's pos_embed (1, [class +] gh·gw, C) for another grid; the class token's row is taken as it is."""
     prefix = shape[1] - math.prod(model.config.grid) if len(shape) == 3 else 0
     cells = table.shape[1] - prefix if table.ndim == 3 and table.shape[0] == 1 else 0
-    grid = stored_grid(config, cells)
+    grid = stored_grid(config, cells) or (model.config.grid if table.shape == shape else None)
     if cells < 1 or grid is None or table.shape[2] != shape[2]:
         raise UserError(f"{name} has shape {table.shape}, expected {shape}, and it is no table of a square grid")
     if grid == model.config.grid:
@@ -61,7 +61,7 @@ def stored_grid(config, cells):
     """(rows, columns) of the file's grid: from its config where that fits, else the square with so many cells, or None."""
     try:
         size, patch = config["img_size"], config["patch_size"]
-        H, W = size if isinstance(size, list) else (size, size)
+        H, W = size if isinstance(size, (list, tuple)) else (size, size)
         if H // patch * (W // patch) == cells:
             return H // patch, W // patch
     except (KeyError, TypeError, ValueError, ZeroDivisionError):

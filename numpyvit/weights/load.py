@@ -1,47 +1,93 @@
-"""Weights of a model to and from safetensors files, and what may differ between a file and the model that reads it.
+"""Weights of a model to and from files of several libraries.
 
-A table of positions for another resolution is resized, a head for other classes is dropped on request; everything else has
-to fit exactly. All of it is checked before the first value is written into the model.
+    a file or folder → tensors (sources) → names here (recognise) → sizes here (fit) → into the model
+
+All of it is checked before the first value is written into the model. What may differ: a table of positions for another
+resolution is resized, a head for other classes is left out on request. Everything else has to fit exactly.
 """
 import dataclasses
 import json
 
-import numpy as np
-
+from ..checks import check_tensors
 from ..errors import UserError
-from ..files.safetensors import read_tensors, write_tensors
 from .fit import CUBIC_A, RESIZERS
+from .huggingface import read_config
+from .infer import HABITS
+from .recognise import FAMILY_TITLES, Recognised, differences, recognise
+from .sources import read_source
 
 FORMAT = "numpyvit-weights-1"
-
-
-def save_weights(model, path):
-    """Write the model's state_dict to a safetensors file, with its family and config as metadata.
-
-    Atomic: after a failed or killed save the old file is still there. Raises OSError if the file cannot be written.
-    """
-    write_tensors(path, model.state_dict(), {"format": FORMAT, **describe_model(model)})
+USUAL = {"vit": {"act": "gelu", "norm_eps": 1e-6}, "swin": {"act": "gelu", "norm_eps": 1e-5},
+         "cvt": {"act": "quick_gelu", "norm_eps": 1e-5}}
+HEAD = ("head.", "pre_logits.")
 
 
 def load_weights(model, path, resize="bicubic", drop_head=False):
-    """Read a safetensors file with timm's names (numpyvit's own, or a checkpoint of timm's) into the model.
+    """Read a file or folder of weights into the model: this library's, timm's, Hugging Face's, torchvision's, Google's or
+    microsoft's, recognised by the names of the tensors, in a .safetensors, .npz, .pth or .bin file.
 
     resize: "bicubic" or "bilinear", how tables of positions are adapted to another resolution (see resize_grid).
-    drop_head: keep the model's own head where the file's has another number of classes.
+    drop_head: keep the model's own head where the file has none, or one for another number of classes.
     →   what was done, in sentences, one for each thing that is not a plain copy.
     Raises UserError if a name, shape or dtype does not fit or a value is not finite; the model is then unchanged.
     """
     if resize not in CUBIC_A:
         raise UserError(f"resize: expected {' or '.join(CUBIC_A)}, got {resize!r}")
-    tensors, metadata = read_tensors(path)
+    source = read_source(path)
     try:
-        return assign_weights(model, tensors, resize, drop_head, stored_config(metadata))
+        return fill(model, source, resize, drop_head)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
 
+def fill(model, source, resize="bicubic", drop_head=False):
+    """load_weights after reading: a Source into the model."""
+    family = family_of(model)
+    found, config = understand(source)
+    if found.family != family:
+        raise UserError(f"it holds a {found.title}, this model is a {FAMILY_TITLES[family]}")
+    plain = (found.format, family) in (("numpyvit", family), ("timm", "vit"), ("timm", "swin"), ("microsoft", "cvt"))
+    sentences = [*source.sentences, *([] if plain else [f"read as a {found.title}"])]
+    sentences += compare_configs(found, config, model.config)
+    try:
+        sentences += assign_weights(model, found.tensors, resize, drop_head, config)
+    except UserError as error:
+        raise error if plain else UserError(f"read as a {found.title}: {error}") from None
+    return sentences + differences(found.format, family, model.config)
+
+
+def understand(source):
+    """Whose names a Source has.   →   Recognised, the config that is known of it, under the names of the fields here"""
+    if source.metadata.get("format") == FORMAT:
+        config = stored_config(source.metadata)
+        family = source.metadata.get("family")
+        if family not in FAMILY_TITLES:
+            raise UserError(f"family {str(family)[:40]!r} in its metadata, expected one of {', '.join(FAMILY_TITLES)}")
+        return Recognised("numpyvit", family, source.tensors, {}), config
+    found = recognise(source.tensors)
+    config = {}
+    if "model_type" in source.config:
+        _, config, _ = read_config(source.config)
+    return found, found.known | config
+
+
+def compare_configs(found, config, model_config):
+    """Where the file was made for another function of the same tensors, in sentences; UserError for another number of heads."""
+    mine = {name: getattr(model_config, name, None) for name in ("num_heads", "act", "norm_eps", "norm_order")}
+    heads = config.get("num_heads")
+    if heads is not None and tuple_of(heads) != tuple_of(mine["num_heads"]):
+        raise UserError(f"its attention has {heads} heads, this model's {mine['num_heads']}")
+    theirs = USUAL[found.family] | HABITS.get((found.format, found.family), {}) | config
+    return [f"the weights were made with {name} {theirs[name]}, this model has {mine[name]}: the logits differ a little"
+            for name in ("act", "norm_eps", "norm_order") if name in theirs and theirs[name] != mine[name]]
+
+
+def tuple_of(value):
+    return tuple(value) if isinstance(value, (list, tuple)) else value
+
+
 def assign_weights(model, tensors, resize="bicubic", drop_head=False, config=None):
-    """load_weights after reading: {name: array} into the model; config: that of the file, a dict, where it is known."""
+    """{name here: array} into the model.   config: that of the file, a dict, where it is known   →   sentences"""
     targets = {name: p.data for name, p in model.named_parameters()} | dict(model.named_buffers())
     tensors, sentences = dict(tensors), []
     for name in sorted(set(tensors) & set(targets)):
@@ -49,55 +95,56 @@ def assign_weights(model, tensors, resize="bicubic", drop_head=False, config=Non
         if kind in RESIZERS and tensors[name].dtype.kind == "f":
             tensors[name], what = RESIZERS[kind](name, tensors[name], shape, resize, model, config or {})
             sentences += what
-        elif tensors[name].shape != shape and name.split(".")[0] == "head" and drop_head:
-            sentences.append(f"kept the model's own {name} {shape}: the file's is {tensors[name].shape}")
-            tensors[name] = targets[name]
+    if drop_head:
+        sentences += keep_head(targets, tensors)
+    for name in targets:
+        if name.endswith("num_batches_tracked"):                             # a count that old files lack and nothing uses
+            tensors.setdefault(name, targets[name])
     check_tensors(targets, tensors, type(model).__name__)
     converted = {str(tensors[name].dtype) for name in targets if tensors[name].dtype != targets[name].dtype}
     if converted:
         sentences.append(f"converted {' and '.join(sorted(converted))} to {model.dtype}")
     for name, target in targets.items():
-        target[...] = tensors[name]
+        target[...] = tensors.pop(name)
     return sentences
 
 
-def check_tensors(targets, tensors, what):
-    """Raise one UserError that names up to five tensors of the wrong name, shape, dtype or with a value not finite."""
-    problems = [f"{name} is missing" for name in targets if name not in tensors]
-    problems += [f"{name} is unknown" for name in tensors if name not in targets]
-    for name in targets.keys() & tensors.keys():
-        target, tensor = targets[name], tensors[name]
-        if tensor.shape != target.shape:
-            hint = " (drop_head=True keeps the model's own)" if name.split(".")[0] == "head" else ""
-            problems.append(f"{name} has shape {tensor.shape}, expected {target.shape}{hint}")
-        elif tensor.dtype.kind != target.dtype.kind:
-            problems.append(f"{name} has dtype {tensor.dtype}, expected {target.dtype}")
-        elif not is_finite(tensor, target.dtype):
-            problems.append(f"{name} holds values that are not finite in {target.dtype}")
-    if problems:
-        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise UserError(f"the weights do not fit this {what}: {'; '.join(sorted(problems)[:5])}{more}")
-
-
-def is_finite(tensor, dtype):
-    """Whether every value is a finite number once it is converted to dtype."""
-    with np.errstate(over="ignore"):
-        return tensor.dtype.kind != "f" or bool(np.isfinite(tensor.astype(dtype, copy=False)).all())
+def keep_head(targets, tensors):
+    """Replace what belongs to the head and does not fit by the model's own; changes tensors.   →   sentences"""
+    sentences = []
+    for name in [n for n in targets if n.startswith(HEAD)]:
+        if name not in tensors:
+            sentences.append(f"kept the model's own {name} {targets[name].shape}: the file has none")
+        elif tensors[name].shape != targets[name].shape:
+            sentences.append(f"kept the model's own {name} {targets[name].shape}: the file's is {tensors[name].shape}")
+        else:
+            continue
+        tensors[name] = targets[name]
+    for name in [n for n in tensors if n.startswith(HEAD) and n not in targets]:
+        sentences.append(f"left out the file's {name} {tensors.pop(name).shape}")
+    return sentences
 
 
 # --- which model a file is of
 
+def family_of(model):
+    from ..models import FAMILIES
+    return next(name for name, (_, cls) in FAMILIES.items() if type(model) is cls)
+
+
 def describe_model(model):
     """{"family": …, "config": JSON of the config}, the metadata of every file that holds a model's weights."""
-    from ..models import FAMILIES
-    family = next(name for name, (_, cls) in FAMILIES.items() if type(model) is cls)
-    return {"family": family, "config": json.dumps(dataclasses.asdict(model.config), sort_keys=True)}
+    return {"family": family_of(model), "config": json.dumps(dataclasses.asdict(model.config), sort_keys=True)}
 
 
 def stored_config(metadata):
     """The config in a file's metadata as a dict, {} where there is none or it is no JSON object."""
+    return stored_json(metadata, "config", dict) or {}
+
+
+def stored_json(metadata, key, kind):
     try:
-        config = json.loads(metadata.get("config", "{}"))
+        value = json.loads(metadata.get(key, "null"))
     except (ValueError, RecursionError):
-        return {}
-    return config if isinstance(config, dict) else {}
+        return None
+    return value if isinstance(value, kind) else None

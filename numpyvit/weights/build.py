@@ -1,0 +1,109 @@
+"""A model from a file or folder alone: its config from the JSON or the shapes there, its classes, and how it sees images."""
+import math
+import os
+
+from ..checks import plain
+from ..errors import UserError
+from ..models import FAMILIES, model_config
+from ..module import pair
+from .huggingface import read_classes, read_config, read_preprocessor
+from .images import Preprocessing, usual_preprocessing
+from .infer import infer_config
+from .load import fill, stored_json, understand
+from .sources import read_source
+
+MAX_SIDE = 4096                                                              # pixels of a model that a file describes
+ROOM = 1 << 24                                                               # parameters that a file need not hold
+
+
+def load_model(path, dtype="float32", **fields):
+    """The model of a file or folder of weights, ready to classify: model.predict(image).
+
+    path: a file of this library, a folder of Hugging Face, or any file that load_weights reads; there the config is inferred
+    from the shapes and the library's habits.   fields: of the family's config that are known better, such as num_heads, or
+    that shall be different, such as img_size (tables of positions are resized) and act.
+    The model's classes, preprocessing and notes (what was done, in sentences) say what came with the weights.
+    Raises UserError for anything that is not a whole model; before memory is taken for what a config claims.
+    """
+    source = read_source(path)
+    try:
+        return build(source, dtype, fields)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def build(source, dtype, given):
+    found, config = understand(source)
+    sentences, classes, preprocessing = [], read_classes(source.config), None
+    if found.format == "numpyvit":
+        family, classes = found.family, stored_json(source.metadata, "classes", list)
+        fields = {name: tuple(v) if isinstance(v, list) else v for name, v in config.items()}
+        preprocessing = stored_preprocessing(source.metadata)
+    elif "model_type" in source.config:
+        family, fields, sentences = read_config(source.config)
+        if family != found.family:
+            raise UserError(f"config.json is of a {family}, the weights are a {found.title}")
+        fields |= {"num_classes": len(classes)} if classes else classes_of(found.tensors)
+    else:
+        family = found.family
+        fields = infer_config(found.format, family, found.tensors, found.known | given) | found.known
+    if family == "cvt":
+        fields.setdefault("img_size", 224)
+    fields |= given
+    _, config = model_config(family, **fields)
+    size = pair(config.img_size)
+    preprocessing = preprocessing or read_preprocessor(source.preprocessor, source.config, size)
+    if preprocessing is None and found.format != "numpyvit":
+        preprocessing = usual_preprocessing(found.format, family, size, config.in_chans)
+    model = checked_model(family, config, found.tensors, dtype)
+    model.notes = sentences + fill(model, source)
+    model.classes = check_classes(classes, config.num_classes, found.format != "numpyvit")
+    model.preprocessing = preprocessing
+    return model
+
+
+def classes_of(tensors):
+    head = tensors.get("head.weight", tensors.get("head.fc.weight"))
+    if head is None:
+        raise UserError("it has no head, so it names no classes; load_weights(model, path, drop_head=True) takes the rest")
+    return {"num_classes": len(head)}
+
+
+def checked_model(family, config, tensors, dtype="float32"):
+    """A model of that config, not initialised, once its claims are held against the tensors that it is to be filled with."""
+    depth = sum(config.depths) if hasattr(config, "depths") else config.depth
+    windows = sum(H * W * M * M for _, H, W, M, _ in config.stages()) if family == "swin" else 0
+    numbers = sum(math.prod(array.shape) for array in tensors.values())
+    if max(pair(config.img_size)) > MAX_SIDE or depth > len(tensors) or windows > 1 << 26:
+        raise UserError(f"a config with img_size {plain(config.img_size)} and {depth} blocks cannot be that of these weights")
+    cls = FAMILIES[family][1]
+    wanted = cls(config, materialise=False).num_parameters()
+    if wanted > 2 * numbers + ROOM:
+        raise UserError(f"its config calls for {wanted:,} parameters, its tensors hold {numbers:,} numbers")
+    return cls(config, seed=None, dtype=dtype)
+
+
+def check_classes(classes, num_classes, published):
+    """Names of the classes, or None. ImageNet's where a file of another library has 1000 classes without names."""
+    if classes is None and published and num_classes == 1000:
+        return imagenet_classes()
+    if classes is not None and (len(classes) != num_classes or not all(isinstance(name, str) for name in classes)):
+        raise UserError(f"expected the names of its {num_classes} classes, got {len(classes)}")
+    return classes
+
+
+def imagenet_classes():
+    """The 1000 classes of ILSVRC 2012 in the order of their WordNet numbers, as every published model has them."""
+    with open(os.path.join(os.path.dirname(__file__), "imagenet.txt"), encoding="utf-8") as file:
+        return file.read().split("\n")[:1000]
+
+
+def stored_preprocessing(metadata):
+    stored = stored_json(metadata, "preprocessing", dict)
+    if stored is None:
+        return None
+    try:
+        stored["size"] = pair(stored["size"])
+        return Preprocessing(**stored)
+    except (TypeError, KeyError) as error:
+        raise UserError(f"no usable preprocessing in its metadata: {str(error)[:80]}") from None

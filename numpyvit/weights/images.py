@@ -1,0 +1,122 @@
+"""Images as published weights expect them: resized, cut out of the middle, scaled to 0 … 1, normalised."""
+import math
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..checks import is_number
+from ..data.images import read_fitted
+from ..errors import UserError
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
+# (format, family) → mean and std, crop_pct, interpolation where no file says so; else the family's of timm
+USUAL = {
+    ("timm", "vit"): (HALF, 0.9, "bicubic"), ("timm", "swin"): (IMAGENET, 0.9, "bicubic"),
+    ("timm", "cvt"): (IMAGENET, 0.875, "bicubic"),
+    ("torchvision", "vit"): (IMAGENET, 224 / 256, "bilinear"), ("torchvision", "swin"): (IMAGENET, 224 / 232, "bicubic"),
+    ("huggingface", "vit"): (HALF, 1.0, "bilinear"),
+    ("google", "vit"): (HALF, 1.0, "bilinear"), ("big_vision", "vit"): (HALF, 224 / 256, "bilinear"),
+}
+SQUASHED = {("huggingface", "vit"), ("google", "vit")}                       # resized without regard to the sides' ratio
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What is done to an image before the model sees it.
+
+    size: (H, W) of the result.   how: "crop" resizes the shorter side to size / crop_pct and cuts out the middle; "squash"
+    resizes to size whatever the ratio of the sides; "fit" cuts out the largest part of that ratio and resizes it.
+    interpolation: one of Pillow's, antialiased.   mean, std: of values from 0 to 1.   said: where all this comes from
+    """
+    size: tuple
+    how: str = "crop"
+    crop_pct: float = 1.0
+    interpolation: str = "bicubic"
+    mean: tuple = IMAGENET[0]
+    std: tuple = IMAGENET[1]
+    said: str = "ImageNet's usual"
+
+    def __post_init__(self):
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if not isinstance(values, (list, tuple)) or not 1 <= len(values) <= 4 or not all(
+                    is_number(x) and abs(x) < 1e6 and (x > 0 or name == "mean") for x in values):
+                raise UserError(f"{name} of {self.said}: expected one {'positive ' * (name == 'std')}number a channel, got "
+                                f"{str(values)[:60]}")
+            object.__setattr__(self, name, tuple(map(float, values)))
+        if not is_number(self.crop_pct) or not 0.1 <= self.crop_pct <= 4:
+            raise UserError(f"crop_pct of {self.said}: expected a number near 1, got {str(self.crop_pct)[:40]}")
+        if self.interpolation not in INTERPOLATIONS:
+            raise UserError(f"interpolation of {self.said}: expected one of {', '.join(INTERPOLATIONS)}, got "
+                            f"{str(self.interpolation)[:40]!r}")
+
+    def __call__(self, image, dtype="float32"):
+        """A path, a Pillow image, or an array (H, W), (H, W, C) or (C, H, W) uint8   →   (C, H, W) for the model"""
+        channels = len(self.mean)
+        if isinstance(image, (str, os.PathLike)):
+            pixels, _ = read_fitted(image, max(self.resized_to()), channels, self.fit)
+        else:
+            pixels = np.asarray(self.fit(as_pillow(image, channels)), np.uint8).reshape(*self.size, channels).transpose(2, 0, 1)
+        mean, std = (np.array(values)[:, None, None] for values in (self.mean, self.std))
+        return ((pixels / 255.0 - mean) / std).astype(dtype)
+
+    def resized_to(self):
+        """(H, W) before the middle is cut out, of an image with the ratio of size."""
+        return tuple(math.floor(n / self.crop_pct) if self.how == "crop" else n for n in self.size)
+
+    def fit(self, image):
+        """A Pillow image → one of the size."""
+        from PIL import Image, ImageOps
+        method, (H, W) = Image.Resampling[self.interpolation.upper()], self.size
+        if self.how == "squash":
+            return image.resize((W, H), method)
+        if self.how == "fit":
+            return ImageOps.fit(image, (W, H), method)
+        to_H, to_W = self.resized_to()
+        scale = max(to_H / image.height, to_W / image.width)
+        image = image.resize((max(W, int(image.width * scale)), max(H, int(image.height * scale))), method)
+        left, top = round((image.width - W) / 2), round((image.height - H) / 2)
+        return image.crop((left, top, left + W, top + H))
+
+    def __str__(self):
+        H, W = self.size
+        how = {"crop": f"shorter side to {min(self.resized_to())}, {H} × {W} from the middle", "squash": f"resized to {H} × {W}",
+               "fit": f"the middle, resized to {H} × {W}"}[self.how]
+        return f"{how} ({self.interpolation}), mean {rounded(self.mean)}, std {rounded(self.std)}, from {self.said}"
+
+
+def rounded(values):
+    return ", ".join(f"{x:.4g}" for x in (values if len(set(values)) > 1 else values[:1]))
+
+
+def as_pillow(image, channels):
+    """An array or a Pillow image as a Pillow image in grey (1 channel) or RGB (3)."""
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise UserError("preparing images needs Pillow; install it with: pip install pillow") from error
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim not in (2, 3):
+            raise UserError(f"image: expected a path or uint8 pixels (H, W), (H, W, C) or (C, H, W), got {image.dtype} {image.shape}")
+        if image.ndim == 3 and image.shape[2] not in (1, 3) and image.shape[0] in (1, 3):
+            image = image.transpose(1, 2, 0)
+        if image.ndim == 3 and image.shape[2] not in (1, 3):
+            raise UserError(f"image: expected 1 or 3 channels, got {image.shape}")
+        image = Image.fromarray(np.ascontiguousarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image))
+    if not isinstance(image, Image.Image):
+        raise UserError(f"image: expected a path, a Pillow image or an array of pixels, got a {type(image).__name__}")
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def usual_preprocessing(format, family, size, in_chans=3):
+    """What the library does for this family where no file says so: timm's where the library has no rule of its own."""
+    (mean, std), crop_pct, interpolation = USUAL.get((format, family), USUAL["timm", family])
+    source = format if (format, family) in USUAL else "timm"
+    if in_chans != 3:
+        mean, std = (sum(mean) / 3,) * in_chans, (sum(std) / 3,) * in_chans
+    how = "squash" if (format, family) in SQUASHED else "crop"
+    crop_pct = 1.0 if min(size) >= 384 else crop_pct
+    return Preprocessing(size, how, crop_pct, interpolation, mean, std, f"{source}'s usual for {family}")

@@ -1,0 +1,90 @@
+"""The config of a model whose file holds nothing but tensors: most of it is in their shapes, the rest is the library's habit."""
+import math
+import re
+
+from ..errors import UserError
+
+# what the libraries compute with these weights, which no shape tells
+HABITS = {
+    ("timm", "vit"): {}, ("torchvision", "vit"): {}, ("huggingface", "vit"): {"norm_eps": 1e-12},
+    ("google", "vit"): {"act": "gelu_tanh"}, ("big_vision", "vit"): {"act": "gelu_tanh"},
+}
+WIDE_HEADS = {1280: 16, 1408: 16, 1664: 16}                                  # ViT-H, g and G; all others have heads of 64
+CVT_EMBEDDINGS = {7: (4, 2), 3: (2, 1)}                                      # kernel → stride and padding
+
+
+def infer_config(format, family, tensors, given):
+    """Tensors under the names here, fields that the caller knows better   →   fields of the family's config."""
+    try:
+        fields = {"vit": infer_vit, "swin": infer_swin, "cvt": infer_cvt}[family](tensors, given)
+    except (KeyError, IndexError, ValueError, ZeroDivisionError, AttributeError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"its tensors are not those of a whole {family}: {str(error)[:60]} is missing or has another shape") from error
+    return fields | HABITS.get((format, family), {})
+
+
+def blocks_in(tensors, pattern):
+    """How many blocks there are: the largest number in the pattern's place, and one."""
+    found = [int(m[1]) for name in tensors if (m := re.match(pattern, name))]
+    return max(found) + 1
+
+
+def classes_in(tensors, name, given):
+    if name not in tensors and "num_classes" not in given:
+        raise UserError("it has no head; give num_classes")
+    return {"num_classes": len(tensors[name])} if name in tensors else {}
+
+
+def infer_vit(tensors, given):
+    C, in_chans, P, _ = tensors["patch_embed.proj.weight"].shape
+    token = "cls_token" in tensors
+    table = tensors.get("pos_embed")
+    cells = table.shape[1] - token if table is not None else 0
+    side = math.isqrt(cells)
+    if side * side != cells or cells == 0:
+        if "img_size" not in given:
+            raise UserError(f"its {cells} positions are not those of a square image; give img_size")
+    pool = "token" if token else ("avg" if "fc_norm.weight" in tensors else "gap")
+    head = WIDE_HEADS.get(C) or C // 64
+    if C % 64 and C not in WIDE_HEADS and "num_heads" not in given:
+        raise UserError(f"the width {C} does not tell the number of heads; give num_heads")
+    return {"img_size": side * P, "patch_size": P, "in_chans": in_chans, "embed_dim": C, "num_heads": max(head, 1),
+            "depth": blocks_in(tensors, r"blocks\.(\d{1,3})\."), "mlp_ratio": len(tensors["blocks.0.mlp.fc1.weight"]) / C,
+            "qkv_bias": "blocks.0.attn.qkv.bias" in tensors, "global_pool": pool,
+            **({"pos_embed": "none"} if table is None else {}),
+            **({"representation_size": len(tensors["pre_logits.fc.weight"])} if "pre_logits.fc.weight" in tensors else {}),
+            **classes_in(tensors, "head.weight", given)}
+
+
+def infer_swin(tensors, given):
+    C, in_chans, P, _ = tensors["patch_embed.proj.weight"].shape
+    stages = blocks_in(tensors, r"layers\.(\d{1,2})\.")
+    tables = [tensors[f"layers.{i}.blocks.0.attn.relative_position_bias_table"] for i in range(stages)]
+    windows = [(math.isqrt(len(table)) + 1) // 2 for table in tables]
+    M = max(windows)
+    small = next((i for i, side in enumerate(windows) if side < M), None)    # a map smaller than the window tells the image
+    side = windows[small] * 2**small if small is not None else {7: 56, 8: 64, 12: 96, 16: 64, 24: 96}.get(M, M * 2**(stages - 1))
+    return {"img_size": side * P, "patch_size": P, "in_chans": in_chans, "embed_dim": C, "window_size": M,
+            "depths": tuple(blocks_in(tensors, rf"layers\.{i}\.blocks\.(\d{{1,3}})\.") for i in range(stages)),
+            "num_heads": tuple(table.shape[1] for table in tables),
+            "mlp_ratio": len(tensors["layers.0.blocks.0.mlp.fc1.weight"]) / C,
+            "qkv_bias": "layers.0.blocks.0.attn.qkv.bias" in tensors, **classes_in(tensors, "head.fc.weight", given)}
+
+
+def infer_cvt(tensors, given):
+    stages = blocks_in(tensors, r"stage(\d)\.")
+    embeds = [tensors[f"stage{i}.patch_embed.proj.weight"].shape for i in range(stages)]
+    widths, kernels = tuple(shape[0] for shape in embeds), tuple(shape[2] for shape in embeds)
+    if "patch_strides" not in given and not all(kernel in CVT_EMBEDDINGS for kernel in kernels):
+        raise UserError(f"kernels of {kernels} do not tell their strides; give patch_strides and patch_paddings")
+    strides, paddings = zip(*(CVT_EMBEDDINGS.get(kernel, (1, 0)) for kernel in kernels))
+    if any(C % 64 for C in widths) and "num_heads" not in given:
+        raise UserError(f"the widths {widths} do not tell the numbers of heads; give num_heads")
+    conv = tensors.get("stage0.blocks.0.attn.conv_proj_q.conv.weight")
+    return {"embed_dims": widths, "in_chans": embeds[0][1], "patch_sizes": kernels, "patch_strides": strides,
+            "patch_paddings": paddings, "num_heads": tuple(max(C // 64, 1) for C in widths),
+            "depths": tuple(blocks_in(tensors, rf"stage{i}\.blocks\.(\d{{1,3}})\.") for i in range(stages)),
+            "cls_token": f"stage{stages - 1}.cls_token" in tensors, "qkv_kernel": conv.shape[2] if conv is not None else 3,
+            "mlp_ratio": len(tensors["stage0.blocks.0.mlp.fc1.weight"]) / widths[0],
+            "qkv_bias": "stage0.blocks.0.attn.proj_q.bias" in tensors, **classes_in(tensors, "head.weight", given)}
