@@ -12,8 +12,8 @@
             check_numbers(self, "rate", least=0, below=1)
             check_choice(self, "act", ("gelu", "relu"))
 
-A record is any dataclass. A field may hold a tuple, one number a stage of a model: every number is then checked, and the
-message names the stage. A field whose value is None is not checked further where its annotation allows None.
+A record is any dataclass. A field may hold a tuple, one number a stage of a model: every number is then checked, and
+the message names the stage. A field whose value is None is not checked further where its annotation allows None.
 """
 import dataclasses
 import math
@@ -68,7 +68,9 @@ def is_kind(value, kind):
 
 
 def check_type(name, annotation, value):
-    """value is of the kind that a dataclass's annotation says.   annotation: int, float, str, bool, tuple, dict, or A | B"""
+    """value is of the kind that a dataclass's annotation says.   annotation: int, float, str, bool, tuple, dict, or A
+    | B
+    """
     kinds = typing.get_args(annotation) or (annotation,)
     if not any(is_kind(value, typing.get_origin(kind) or kind) for kind in kinds):
         fail(name, " or ".join(NAMES.get(kind, getattr(kind, "__name__", str(kind))) for kind in kinds), shown(value))
@@ -85,7 +87,9 @@ def check_types(record):
 
 
 def check_number(name, value, whole=False, above=None, least=None, below=None, most=None, where=""):
-    """above < value < below, least ≤ value ≤ most, whichever are given; where: what the message adds, such as "in stage 2"."""
+    """above < value < below, least ≤ value ≤ most, whichever are given; where: what the message adds, such as "in
+    stage 2".
+    """
     too_low = is_number(value) and ((above is not None and value <= above) or (least is not None and value < least))
     too_high = is_number(value) and ((below is not None and value >= below) or (most is not None and value > most))
     if not is_number(value, whole) or too_low or too_high:
@@ -125,8 +129,8 @@ def check_choice(record, name, choices):
 
 
 def check_tensors(targets, tensors, what):
-    """Raise one UserError unless {name: array} tensors has every name of targets and no other, with the shape and kind of
-    dtype of each, and only values that are finite in that dtype.
+    """Raise one UserError unless {name: array} tensors has every name of targets and no other, with the shape and
+    kind of dtype of each, and only values that are finite in that dtype.
 
     what: the kind of thing that targets are of, as in "the weights do not fit this ViT"; up to five tensors are named.
     """
@@ -147,7 +151,8 @@ def check_tensors(targets, tensors, what):
 
 
 def is_finite(tensor, dtype):
-    """Whether every value is a finite number once it is converted to dtype; piece by piece, without a copy of it all."""
+    """Whether every value is a finite number once it is converted to dtype; piece by piece, without a copy of it all.
+    """
     if tensor.dtype.kind != "f":
         return True
     flat = tensor.reshape(-1) if tensor.flags.c_contiguous else tensor.T.reshape(-1)

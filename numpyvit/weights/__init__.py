@@ -1,4 +1,6 @@
-"""Weights of a model to and from files of several libraries. README.md lists the formats and what differs between them."""
+"""Weights of a model to and from files of several libraries. README.md lists the formats and what differs between
+them.
+"""
 from .build import load_model
 from .load import load_weights
 from .save import save_weights

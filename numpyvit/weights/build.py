@@ -1,4 +1,6 @@
-"""A model from a file or folder alone: its config from the JSON or the shapes there, its classes, and how it sees images."""
+"""A model from a file or folder alone: its config from the JSON or the shapes there, its classes, and how it sees
+images.
+"""
 import math
 import os
 
@@ -19,11 +21,11 @@ ROOM = 1 << 24                                                               # p
 def load_model(path, dtype="float32", **fields):
     """The model of a file or folder of weights, ready to classify: model.predict(image).
 
-    path: a file of this library, a folder of Hugging Face, or any file that load_weights reads; there the config is inferred
-    from the shapes and the library's habits.   fields: of the family's config that are known better, such as num_heads, or
-    that shall be different, such as img_size (tables of positions are resized) and act.
-    The model's classes, preprocessing and notes (what was done, in sentences) say what came with the weights.
-    Raises UserError for anything that is not a whole model; before memory is taken for what a config claims.
+    path: a file of this library, a folder of Hugging Face, or any file that load_weights reads; there the config is
+    inferred from the shapes and the library's habits.   fields: of the family's config that are known better, such as
+    num_heads, or that shall be different, such as img_size (tables of positions are resized) and act. The model's
+    classes, preprocessing and notes (what was done, in sentences) say what came with the weights. Raises UserError
+    for anything that is not a whole model; before memory is taken for what a config claims.
     """
     source = read_source(path)
     try:
@@ -70,7 +72,9 @@ def classes_of(tensors):
 
 
 def checked_model(family, config, tensors, dtype="float32"):
-    """A model of that config, not initialised, once its claims are held against the tensors that it is to be filled with."""
+    """A model of that config, not initialised, once its claims are held against the tensors that it is to be filled
+    with.
+    """
     depth = sum(config.depths) if hasattr(config, "depths") else config.depth
     windows = sum(H * W * M * M for _, H, W, M, _ in config.stages()) if family == "swin" else 0
     numbers = sum(math.prod(array.shape) for array in tensors.values())

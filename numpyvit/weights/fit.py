@@ -1,4 +1,6 @@
-"""Which tensors may have another size in a file than in the model, and how they are resized: tables of positions on a grid."""
+"""Which tensors may have another size in a file than in the model, and how they are resized: tables of positions on a
+grid.
+"""
 import math
 
 import numpy as np
@@ -13,9 +15,8 @@ def resize_grid(table, grid, mode="bicubic"):
 
     mode "bilinear": two neighbours, as torch's interpolate(mode="bilinear", align_corners=False), timm's .npz loader.
     mode "bicubic": Keys' kernel with A = −0.75 over four neighbours, as torch's interpolate(mode="bicubic",
-    align_corners=False) without antialias, Hugging Face's ViT. (timm's own resize has antialias on and thereby A = −0.5.)
-    table (gh, gw, C), grid (gh2, gw2)   →   (gh2, gw2, C) in the table's dtype
-    Keys 1981, eq. 15
+    align_corners=False) without antialias, Hugging Face's ViT. (timm's own resize has antialias on and thereby A =
+    −0.5.) table (gh, gw, C), grid (gh2, gw2)   →   (gh2, gw2, C) in the table's dtype Keys 1981, eq. 15
     """
     rows, columns = (interpolation_matrix(n_in, n_out, mode) for n_in, n_out in zip(table.shape, grid))
     return np.einsum("ih,jw,hwc->ijc", rows, columns, table.astype(np.float64), optimize=True).astype(table.dtype)
@@ -58,7 +59,9 @@ def resize_positions(name, table, shape, mode, model, config):
 
 
 def stored_grid(config, cells):
-    """(rows, columns) of the file's grid: from its config where that fits, else the square with so many cells, or None."""
+    """(rows, columns) of the file's grid: from its config where that fits, else the square with so many cells, or
+    None.
+    """
     try:
         size, patch = config["img_size"], config["patch_size"]
         H, W = size if isinstance(size, (list, tuple)) else (size, size)
@@ -71,7 +74,9 @@ def stored_grid(config, cells):
 
 
 def resize_bias_table(name, table, shape, mode, model, config):
-    """Swin's relative_position_bias_table ((2·M − 1)², nh) for another window: the offsets are a grid of 2·M − 1 a side."""
+    """Swin's relative_position_bias_table ((2·M − 1)², nh) for another window: the offsets are a grid of 2·M − 1 a
+    side.
+    """
     side, side2 = math.isqrt(len(table)) if table.ndim == 2 else 0, math.isqrt(shape[0])
     if side % 2 == 0 or side * side != len(table) or table.shape[1] != shape[1]:
         raise UserError(f"{name} has shape {table.shape}, expected {shape}, and it is no table of a window's offsets, "

@@ -1,6 +1,7 @@
 """config.json and preprocessor_config.json of Hugging Face, in both directions, and timm's config.json.
 
-Hugging Face keeps a model as a folder: its config in words of its own, one file of weights, and how images are prepared.
+Hugging Face keeps a model as a folder: its config in words of its own, one file of weights, and how images are
+prepared.
 """
 from ..checks import is_number
 from ..errors import UserError
@@ -35,7 +36,9 @@ FIELDS = {"vit": VIT, "swin": SWIN, "cvt": CVT}
 
 
 def read_config(config):
-    """Hugging Face's config.json   →   family, fields of the config here, sentences. UserError for what no model here computes."""
+    """Hugging Face's config.json   →   family, fields of the config here, sentences. UserError for what no model here
+    computes.
+    """
     family = config.get("model_type")
     if family not in FIELDS:
         raise UserError(f"config.json: model_type {str(family)[:40]!r}, expected {', '.join(FIELDS)}")
@@ -92,7 +95,9 @@ def read_classes(config):
 
 
 def write_config(model, family, classes=None):
-    """The config.json with which transformers builds this model. UserError where no config of theirs describes the model."""
+    """The config.json with which transformers builds this model. UserError where no config of theirs describes the
+    model.
+    """
     c = model.config
     check_expressible(c, family)
     written = {"architectures": [f"{CLASSES[family]}ForImageClassification"], "model_type": family}
@@ -132,7 +137,8 @@ def check_expressible(config, family):
 # --- how images are prepared
 
 def read_preprocessor(source, config, size):
-    """preprocessor_config.json (source) or timm's pretrained_cfg in config.json → Preprocessing, or None without either.
+    """preprocessor_config.json (source) or timm's pretrained_cfg in config.json → Preprocessing, or None without
+    either.
 
     size: (H, W) of the model's images
     """
@@ -163,7 +169,9 @@ def read_processor(p, size):
 
 
 def write_preprocessor(preprocessing, family, config):
-    """preprocessor_config.json for the model: of ViTImageProcessor, which resizes without cutting, or ConvNextImageProcessor."""
+    """preprocessor_config.json for the model: of ViTImageProcessor, which resizes without cutting, or
+    ConvNextImageProcessor.
+    """
     H, W = pair(config.img_size)
     p = preprocessing
     code = next(code for code, name in RESAMPLING.items() if name == p.interpolation)

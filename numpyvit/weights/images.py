@@ -27,9 +27,10 @@ SQUASHED = {("huggingface", "vit"), ("google", "vit")}                       # r
 class Preprocessing:
     """What is done to an image before the model sees it.
 
-    size: (H, W) of the result.   how: "crop" resizes the shorter side to size / crop_pct and cuts out the middle; "squash"
-    resizes to size whatever the ratio of the sides; "fit" cuts out the largest part of that ratio and resizes it.
-    interpolation: one of Pillow's, antialiased.   mean, std: of values from 0 to 1.   said: where all this comes from
+    size: (H, W) of the result.   how: "crop" resizes the shorter side to size / crop_pct and cuts out the middle;
+    "squash" resizes to size whatever the ratio of the sides; "fit" cuts out the largest part of that ratio and
+    resizes it. interpolation: one of Pillow's, antialiased.   mean, std: of values from 0 to 1.   said: where all
+    this comes from
     """
     size: tuple
     how: str = "crop"

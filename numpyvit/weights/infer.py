@@ -1,4 +1,6 @@
-"""The config of a model whose file holds nothing but tensors: most of it is in their shapes, the rest is the library's habit."""
+"""The config of a model whose file holds nothing but tensors: most of it is in their shapes, the rest is the
+library's habit.
+"""
 import math
 import re
 

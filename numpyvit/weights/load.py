@@ -23,8 +23,8 @@ HEAD = ("head.", "pre_logits.")
 
 
 def load_weights(model, path, resize="bicubic", drop_head=False):
-    """Read a file or folder of weights into the model: this library's, timm's, Hugging Face's, torchvision's, Google's or
-    microsoft's, recognised by the names of the tensors, in a .safetensors, .npz, .pth or .bin file.
+    """Read a file or folder of weights into the model: this library's, timm's, Hugging Face's, torchvision's,
+    Google's or microsoft's, recognised by the names of the tensors, in a .safetensors, .npz, .pth or .bin file.
 
     resize: "bicubic" or "bilinear", how tables of positions are adapted to another resolution (see resize_grid).
     drop_head: keep the model's own head where the file has none, or one for another number of classes.
@@ -72,7 +72,9 @@ def understand(source):
 
 
 def compare_configs(found, config, model_config):
-    """Where the file was made for another function of the same tensors, in sentences; UserError for another number of heads."""
+    """Where the file was made for another function of the same tensors, in sentences; UserError for another number of
+    heads.
+    """
     mine = {name: getattr(model_config, name, None) for name in ("num_heads", "act", "norm_eps", "norm_order")}
     heads = config.get("num_heads")
     if heads is not None and tuple_of(heads) != tuple_of(mine["num_heads"]):

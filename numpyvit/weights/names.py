@@ -5,8 +5,8 @@
     Row("blocks.{i}.attn.qkv.*", "blocks.{i}.attn.{query|key|value}.*", ROWS)      three tensors there are one here
     Row("norm.*", "[vit.]layernorm.*")                                             written with vit., read also without
 
-{i}, {j} stand for a number, * for the last part of a name (weight, bias, running_mean, …). Where two rows have the same name
-here, the first is written and both are read.
+{i}, {j} stand for a number, * for the last part of a name (weight, bias, running_mean, …). Where two rows have the
+same name here, the first is written and both are read.
 """
 import functools
 import re
@@ -47,7 +47,9 @@ SPECIAL = re.compile(r"\{[^}]*\}|\[[^]]*\]|\*|[^{\[*]+")
 
 @functools.cache
 def matcher(pattern):
-    """A pattern as a regular expression with the groups i, j, part and last, and {group: (factor, summand)} of the numbers."""
+    """A pattern as a regular expression with the groups i, j, part and last, and {group: (factor, summand)} of the
+    numbers.
+    """
     expression, numbers = "", {}
     for token in SPECIAL.findall(pattern):
         if index := INDEX.fullmatch(token):
@@ -94,7 +96,9 @@ def parts_of(pattern):
 
 
 def find_row(rows, name, side):
-    """(row, its values) of the first row whose pattern on that side ("here" or "there") fits the name, or (None, None)."""
+    """(row, its values) of the first row whose pattern on that side ("here" or "there") fits the name, or (None,
+    None).
+    """
     for row in rows:
         values = match(getattr(row, side), name)
         if values is not None:
@@ -107,7 +111,9 @@ def count_matches(rows, names):
 
 
 def to_here(rows, tensors):
-    """{name there: array} → {name here: array}; what no row knows keeps its name. The arrays are copied where they change."""
+    """{name there: array} → {name here: array}; what no row knows keeps its name. The arrays are copied where they
+    change.
+    """
     result, groups = {}, {}
     for name, array in tensors.items():
         row, values = find_row(rows, name, "there")
@@ -132,7 +138,8 @@ def to_here(rows, tensors):
 
 
 def to_there(rows, tensors, num_heads):
-    """{name here: array} → {name there: array}.   num_heads(values of the row) → heads of the attention a tensor belongs to
+    """{name here: array} → {name there: array}.   num_heads(values of the row) → heads of the attention a tensor
+    belongs to
 
     → the tensors, and the names that no row knows
     """

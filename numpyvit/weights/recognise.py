@@ -29,7 +29,9 @@ class Recognised(NamedTuple):
 
 
 def recognise(tensors):
-    """{name: array} as it stands in a file → Recognised. UserError where hardly a name is known, or a buffer is wrong."""
+    """{name: array} as it stands in a file → Recognised. UserError where hardly a name is known, or a buffer is
+    wrong.
+    """
     tensors = unstack_blocks(remove_flax_prefix(tensors))
     names = [name for name in tensors if not name.endswith(SWIN_BUFFERS)]
     matches = {key: count_matches(rows, names) for key, rows in TABLES.items()}
@@ -59,7 +61,9 @@ def remove_flax_prefix(tensors):
 
 
 def unstack_blocks(tensors):
-    """big_vision may keep all blocks as one, with the depth as the first axis: Transformer/encoderblock/… → encoderblock_0/… …"""
+    """big_vision may keep all blocks as one, with the depth as the first axis: Transformer/encoderblock/… →
+    encoderblock_0/… …
+    """
     stacked, result = "Transformer/encoderblock/", {}
     for name, array in tensors.items():
         if name.startswith(stacked) and np.ndim(array) > 0:
@@ -73,7 +77,8 @@ def unstack_blocks(tensors):
 # --- the buffers of Swin: constants that older files hold
 
 def without_buffers(tensors, rows):
-    """The tensors without relative_position_index and attn_mask, which are computed here; UserError if theirs differ."""
+    """The tensors without relative_position_index and attn_mask, which are computed here; UserError if theirs differ.
+    """
     windows = {}                                                             # (i, j) → M, from the tables of biases
     for name, array in tensors.items():
         if name.endswith("relative_position_bias_table"):
@@ -111,7 +116,9 @@ def check_mask(name, mask):
 # --- the other way
 
 def rename(model, family, format):
-    """The model's state_dict under a library's names, with the buffers that the library keeps. UserError where a name is missing."""
+    """The model's state_dict under a library's names, with the buffers that the library keeps. UserError where a name
+    is missing.
+    """
     if (format, family) not in TABLES:
         others = [f for f, of in TABLES if of == family and f != "big_vision"]
         raise UserError(f"format: {TITLES[format]} has no {FAMILY_TITLES[family]}; expected numpyvit, {', '.join(others)}")
@@ -140,7 +147,8 @@ def swin_buffers(model, format):
 
 
 def differences(format, family, config):
-    """Where that library computes something else from the same weights, in sentences: for images of the model's size."""
+    """Where that library computes something else from the same weights, in sentences: for images of the model's size.
+    """
     if family == "cvt" and format == "huggingface" and config.act != "gelu":
         return [f"transformers computes GELU by erf in every CvT, this model computes {config.act}: the logits differ"]
     if family != "swin" or format not in ("timm", "torchvision", "huggingface"):

@@ -21,12 +21,11 @@ TORCH_SUFFIXES = (".pth", ".pt", ".bin")
 def save_weights(model, path, format="numpyvit"):
     """Write the model's weights in a library's names.
 
-    numpyvit: a .safetensors file that also holds the config, the classes and the preprocessing, for load_model.
-    timm, torchvision, microsoft: a .safetensors file, or one of torch where the path ends in .pth, .pt or .bin.
-    google: an .npz file.   huggingface: a folder that transformers opens with from_pretrained.
-    →   where that library computes something else from these weights, in sentences
-    Atomic: after a failed or killed save each old file is still there. Raises UserError where the library has no such model,
-    OSError if a file cannot be written.
+    numpyvit: a .safetensors file that also holds the config, the classes and the preprocessing, for load_model. timm,
+    torchvision, microsoft: a .safetensors file, or one of torch where the path ends in .pth, .pt or .bin. google: an
+    .npz file.   huggingface: a folder that transformers opens with from_pretrained. →   where that library computes
+    something else from these weights, in sentences Atomic: after a failed or killed save each old file is still
+    there. Raises UserError where the library has no such model, OSError if a file cannot be written.
     """
     if format not in FORMATS:
         raise UserError(f"format: expected one of {', '.join(FORMATS)}, got {format!r}")

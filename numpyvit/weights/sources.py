@@ -3,7 +3,8 @@
     *.safetensors      this library's, Hugging Face's, timm's          begins with the length of a JSON header
     *.pth *.pt *.bin   torch's                                         a zip archive with a data.pkl, or a pickle
     *.npz              Google's vision_transformer, big_vision         a zip archive of .npy arrays
-    a folder           Hugging Face's or timm's: config.json beside a file of weights, or several with an index; a run of this library
+a folder           Hugging Face's or timm's: config.json beside a file of weights, or several with an index; a run of
+this library
 
 The content decides, not the name.
 """
@@ -24,7 +25,9 @@ MAX_SHARDS = 1000
 
 @dataclass
 class Source:
-    """The content of a file or folder.   metadata: of a safetensors file;  config, preprocessor: the JSON files beside it"""
+    """The content of a file or folder.   metadata: of a safetensors file;  config, preprocessor: the JSON files
+    beside it
+    """
     path: str
     tensors: dict
     metadata: dict = field(default_factory=dict)
@@ -34,7 +37,9 @@ class Source:
 
 
 def read_source(path):
-    """A file or folder of weights → Source. UserError, with the reason, where that is none; OSError if it cannot be read."""
+    """A file or folder of weights → Source. UserError, with the reason, where that is none; OSError if it cannot be
+    read.
+    """
     path = os.fspath(path)
     if os.path.isdir(path):
         return read_folder(path)

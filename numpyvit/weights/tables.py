@@ -1,4 +1,6 @@
-"""One table of names for every library and family. The shapes are torch's (out, in) but where a transform says otherwise."""
+"""One table of names for every library and family. The shapes are torch's (out, in) but where a transform says
+otherwise.
+"""
 import numpy as np
 
 from .names import ROWS, Row, Transform
