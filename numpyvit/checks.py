@@ -156,5 +156,6 @@ def is_finite(tensor, dtype):
     if tensor.dtype.kind != "f":
         return True
     flat = tensor.reshape(-1) if tensor.flags.c_contiguous else tensor.T.reshape(-1)
+    pieces = (flat[start:start + PIECE] for start in range(0, flat.size, PIECE))
     with np.errstate(over="ignore"):
-        return all(bool(np.isfinite(flat[i:i + PIECE].astype(dtype, copy=False)).all()) for i in range(0, flat.size, PIECE))
+        return all(bool(np.isfinite(piece.astype(dtype, copy=False)).all()) for piece in pieces)

@@ -166,23 +166,6 @@ class Mlp(Module):
         return dx
 
 
-class PreLogits(Module):
-    """tanh(fc(x)), the first layer of ViT's pre-training head.   x (..., C)   →   y (..., representation_size)"""
-
-    def __init__(self, C, representation_size):
-        self.fc = Linear(C, representation_size)
-        self.fc.weight.init = normal(C ** -0.5)
-
-    def forward(self, x):
-        h, c1 = self.fc.forward(x)
-        y, c2 = F.tanh_forward(h)
-        return y, (c1, c2)
-
-    def backward(self, dy, cache):
-        c1, c2 = cache
-        return self.fc.backward(F.tanh_backward(dy, c2), c1)
-
-
 class SelfAttention(Module):
     """qkv projection, scaled dot-product attention over heads, output projection.   x (B, N, C)   →   y (B, N, C)"""
 

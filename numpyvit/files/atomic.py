@@ -153,7 +153,7 @@ def naming(path):
 
 @contextmanager
 def open_regular(path):
-    """The file, open for reading, and its size: (file, bytes). A folder, pipe or device is a UserError, never a wait."""
+    """The file, open for reading, and its size: (file, bytes). A folder, pipe or device is a UserError at once."""
     with naming(path):
         fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:

@@ -1,7 +1,7 @@
 """torch's files (.pth, .pt, .bin), read without torch and without running code; what is written here torch.load reads.
 
     since torch 1.6   a zip archive:  NAME/data.pkl, the pickle · NAME/data/KEY, the numbers of one storage each
-    before            pickles in a row:  magic number · version · sizes of C types · the value · keys;  then the storages
+    before            pickles in a row:  magic number · version · sizes · the value · keys;  then the storages
 
 A file may hold a whole training run, {"model": {name: tensor}, "optimizer": …}. What counts as the weights is
 searched for in UNWRAP's order and said in a sentence; only the storages of these tensors are read.

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..layers import (DropPath, Dropout, LayerNorm, Linear, Mlp, PatchEmbed, PreLogits, SelfAttention, normal,
-                      number_random_layers)
+from ..layers import (DropPath, Dropout, LayerNorm, Linear, Mlp, PatchEmbed, SelfAttention, normal, number_random_layers)
 from ..module import Model, Module, Parameter, pair
 from ..ops.attention import attention_probs
 from ..ops.bias_activation import ACTIVATIONS
 from ..ops.positions import sincos2d_table, sinusoidal_table
 from .checks import check_choice, check_divides, check_positive, check_rates, fail
 from .embed import ConvStem
+from .heads import PreLogits
 
 
 @dataclass(frozen=True)

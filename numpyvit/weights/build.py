@@ -35,6 +35,7 @@ def load_model(path, dtype="float32", **fields):
 
 
 def build(source, dtype, given):
+    """load_model after reading: a Source and the fields that the caller gave   →   model"""
     found, config = understand(source)
     sentences, classes, preprocessing = [], read_classes(source.config), None
     if found.format == "numpyvit":
@@ -65,9 +66,10 @@ def build(source, dtype, given):
 
 
 def classes_of(tensors):
+    """{"num_classes": …} by the head's rows. UserError without a head."""
     head = tensors.get("head.weight", tensors.get("head.fc.weight"))
     if head is None:
-        raise UserError("it has no head, so it names no classes; load_weights(model, path, drop_head=True) takes the rest")
+        raise UserError("it has no head; load_weights(model, path, drop_head=True) takes the rest")
     return {"num_classes": len(head)}
 
 
@@ -79,7 +81,7 @@ def checked_model(family, config, tensors, dtype="float32"):
     windows = sum(H * W * M * M for _, H, W, M, _ in config.stages()) if family == "swin" else 0
     numbers = sum(math.prod(array.shape) for array in tensors.values())
     if max(pair(config.img_size)) > MAX_SIDE or depth > len(tensors) or windows > 1 << 26:
-        raise UserError(f"a config with img_size {plain(config.img_size)} and {depth} blocks cannot be that of these weights")
+        raise UserError(f"a config with img_size {plain(config.img_size)} and {depth} blocks is not of these weights")
     cls = FAMILIES[family][1]
     wanted = cls(config, materialise=False).num_parameters()
     if wanted > 2 * numbers + ROOM:
@@ -103,6 +105,7 @@ def imagenet_classes():
 
 
 def stored_preprocessing(metadata):
+    """The Preprocessing in the metadata of a file of this library, None where there is none."""
     stored = stored_json(metadata, "preprocessing", dict)
     if stored is None:
         return None

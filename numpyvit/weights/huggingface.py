@@ -6,7 +6,7 @@ prepared.
 from ..checks import is_number
 from ..errors import UserError
 from ..module import pair
-from .images import Preprocessing
+from .images import HALF, Preprocessing
 
 ACTIVATIONS = {"gelu": "gelu", "gelu_python": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
                "gelu_fast": "gelu_tanh", "quick_gelu": "quick_gelu", "relu": "relu"}
@@ -29,9 +29,10 @@ CVT = (("in_chans", "num_channels", 3), ("embed_dims", "embed_dim", (64, 192, 38
        ("patch_strides", "patch_stride", (4, 2, 2)), ("patch_paddings", "patch_padding", (2, 1, 1)),
        ("drop_path_rate", "drop_path_rate", (0.0, 0.0, 0.1)))
 # one value a stage there, one for all here
-CVT_SHARED = (("qkv_method", "qkv_projection_method", "dw_bn"), ("qkv_kernel", "kernel_qkv", 3), ("kv_stride", "stride_kv", 2),
-              ("q_stride", "stride_q", 1), ("qkv_bias", "qkv_bias", True), ("mlp_ratio", "mlp_ratio", 4.0),
-              ("drop_rate", "drop_rate", 0.0), ("attn_drop_rate", "attention_drop_rate", 0.0))
+CVT_SHARED = (("qkv_method", "qkv_projection_method", "dw_bn"), ("qkv_kernel", "kernel_qkv", 3),
+              ("kv_stride", "stride_kv", 2), ("q_stride", "stride_q", 1), ("qkv_bias", "qkv_bias", True),
+              ("mlp_ratio", "mlp_ratio", 4.0), ("drop_rate", "drop_rate", 0.0),
+              ("attn_drop_rate", "attention_drop_rate", 0.0))
 FIELDS = {"vit": VIT, "swin": SWIN, "cvt": CVT}
 
 
@@ -52,8 +53,8 @@ def read_config(config):
         if not isinstance(tokens, list) or any(tokens[:-1]):
             raise UserError(f"config.json: cls_token {str(tokens)[:40]}, expected one in the last stage at most")
         fields["cls_token"] = bool(tokens and tokens[-1])
-        sentences.append("QuickGELU and an epsilon of 1e-5, with which CvT was published; transformers computes GELU by erf "
-                         "with the same weights (act='gelu' does so here)")
+        sentences.append("QuickGELU and an epsilon of 1e-5, with which CvT was published; transformers computes GELU "
+                         "by erf with the same weights (act='gelu' does so here)")
     else:
         act = config.get("hidden_act", "gelu")
         if act not in ACTIVATIONS:
@@ -62,7 +63,8 @@ def read_config(config):
     if family == "vit":
         width, hidden = fields["embed_dim"], config.get("intermediate_size", 3072)
         if not (is_number(width, whole=True) and is_number(hidden, whole=True) and width > 0 and hidden > 0):
-            raise UserError(f"config.json: hidden_size and intermediate_size {str((width, hidden))[:40]}, expected whole numbers")
+            raise UserError("config.json: expected whole numbers for hidden_size and intermediate_size, got "
+                            f"{str((width, hidden))[:40]}")
         fields["mlp_ratio"] = ratio(width, hidden)
     return family, {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}, sentences
 
@@ -121,7 +123,8 @@ def write_config(model, family, classes=None):
 
 def check_expressible(config, family):
     """UserError where transformers cannot compute what the model does."""
-    needs = {"vit": {"global_pool": "token", "pos_embed": "learn", "norm_order": "pre", "representation_size": 0, "stem_widths": ()},
+    needs = {"vit": {"global_pool": "token", "pos_embed": "learn", "norm_order": "pre", "representation_size": 0,
+                     "stem_widths": ()},
              "swin": {}, "cvt": {"qkv_method": "dw_bn", "norm_eps": 1e-5}}
     for field, needed in needs[family].items():
         if getattr(config, field, needed) != needed:
@@ -130,8 +133,8 @@ def check_expressible(config, family):
     if family == "cvt":
         late = [i for i, depth in enumerate(config.depths) if depth <= i]
         if late:
-            raise UserError(f"format: transformers cannot build a CvT with depths {config.depths}: stage {late[0]} needs more than "
-                            f"{late[0]} blocks there")
+            raise UserError(f"format: transformers cannot build a CvT with depths {config.depths}: stage {late[0]} "
+                            f"needs more than {late[0]} blocks there")
 
 
 # --- how images are prepared
@@ -146,13 +149,14 @@ def read_preprocessor(source, config, size):
     if source:
         return read_processor(source, size)
     if isinstance(timm, dict):
-        return Preprocessing(size, crop_pct=timm.get("crop_pct") or 0.875, interpolation=timm.get("interpolation", "bicubic"),
-                             mean=timm.get("mean"), std=timm.get("std"), said="the pretrained_cfg of config.json",
-                             how="squash" if timm.get("crop_mode") == "squash" else "crop")
+        how = "squash" if timm.get("crop_mode") == "squash" else "crop"
+        return Preprocessing(size, how, timm.get("crop_pct") or 0.875, timm.get("interpolation", "bicubic"),
+                             timm.get("mean"), timm.get("std"), "the pretrained_cfg of config.json")
     return None
 
 
 def read_processor(p, size):
+    """An object of preprocessor_config.json → Preprocessing. Sizes there are those of the published images."""
     wanted, H = p.get("size"), size[0]
     wanted = wanted if isinstance(wanted, dict) else {"height": wanted, "width": wanted}
     short = wanted.get("shortest_edge")
@@ -164,8 +168,10 @@ def read_processor(p, size):
     elif p.get("do_center_crop") and is_number(wanted.get("height")) and wanted["height"] > 0:
         how, crop_pct = "crop", H / wanted["height"]
     mean, std = (p.get("image_mean"), p.get("image_std")) if p.get("do_normalize", True) else ((0.0,) * 3, (1.0,) * 3)
-    return Preprocessing(size, how, crop_pct, RESAMPLING.get(p.get("resample", 2), "bilinear"), mean or (0.5,) * 3, std or (0.5,) * 3,
-                         "preprocessor_config.json")
+    resample = p.get("resample", 2)
+    interpolation = RESAMPLING.get(resample, "bilinear") if isinstance(resample, int) else "bilinear"
+    mean, std = mean or HALF[0], std or HALF[1]
+    return Preprocessing(size, how, crop_pct, interpolation, mean, std, "preprocessor_config.json")
 
 
 def write_preprocessor(preprocessing, family, config):

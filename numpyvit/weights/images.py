@@ -16,11 +16,12 @@ INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 USUAL = {
     ("timm", "vit"): (HALF, 0.9, "bicubic"), ("timm", "swin"): (IMAGENET, 0.9, "bicubic"),
     ("timm", "cvt"): (IMAGENET, 0.875, "bicubic"),
-    ("torchvision", "vit"): (IMAGENET, 224 / 256, "bilinear"), ("torchvision", "swin"): (IMAGENET, 224 / 232, "bicubic"),
+    ("torchvision", "vit"): (IMAGENET, 224 / 256, "bilinear"),
+    ("torchvision", "swin"): (IMAGENET, 224 / 232, "bicubic"),
     ("huggingface", "vit"): (HALF, 1.0, "bilinear"),
     ("google", "vit"): (HALF, 1.0, "bilinear"), ("big_vision", "vit"): (HALF, 224 / 256, "bilinear"),
 }
-SQUASHED = {("huggingface", "vit"), ("google", "vit")}                       # resized without regard to the sides' ratio
+SQUASHED = {("huggingface", "vit"), ("google", "vit")}                       # whatever the ratio of the sides
 
 
 @dataclass(frozen=True)
@@ -43,10 +44,10 @@ class Preprocessing:
     def __post_init__(self):
         for name in ("mean", "std"):
             values = getattr(self, name)
-            if not isinstance(values, (list, tuple)) or not 1 <= len(values) <= 4 or not all(
-                    is_number(x) and abs(x) < 1e6 and (x > 0 or name == "mean") for x in values):
-                raise UserError(f"{name} of {self.said}: expected one {'positive ' * (name == 'std')}number a channel, got "
-                                f"{str(values)[:60]}")
+            kind, least = ("number", -1e6) if name == "mean" else ("positive number", 1e-12)
+            numbers = isinstance(values, (list, tuple)) and all(is_number(x) and least <= x < 1e6 for x in values)
+            if not numbers or not 1 <= len(values) <= 4:
+                raise UserError(f"{name} of {self.said}: expected one {kind} a channel, got {str(values)[:60]}")
             object.__setattr__(self, name, tuple(map(float, values)))
         if not is_number(self.crop_pct) or not 0.1 <= self.crop_pct <= 4:
             raise UserError(f"crop_pct of {self.said}: expected a number near 1, got {str(self.crop_pct)[:40]}")
@@ -60,7 +61,8 @@ class Preprocessing:
         if isinstance(image, (str, os.PathLike)):
             pixels, _ = read_fitted(image, max(self.resized_to()), channels, self.fit)
         else:
-            pixels = np.asarray(self.fit(as_pillow(image, channels)), np.uint8).reshape(*self.size, channels).transpose(2, 0, 1)
+            pixels = np.asarray(self.fit(as_pillow(image, channels)), np.uint8)
+            pixels = pixels.reshape(*self.size, channels).transpose(2, 0, 1)
         mean, std = (np.array(values)[:, None, None] for values in (self.mean, self.std))
         return ((pixels / 255.0 - mean) / std).astype(dtype)
 
@@ -84,12 +86,13 @@ class Preprocessing:
 
     def __str__(self):
         H, W = self.size
-        how = {"crop": f"shorter side to {min(self.resized_to())}, {H} × {W} from the middle", "squash": f"resized to {H} × {W}",
-               "fit": f"the middle, resized to {H} × {W}"}[self.how]
+        how = {"crop": f"shorter side to {min(self.resized_to())}, {H} × {W} from the middle",
+               "squash": f"resized to {H} × {W}", "fit": f"the middle, resized to {H} × {W}"}[self.how]
         return f"{how} ({self.interpolation}), mean {rounded(self.mean)}, std {rounded(self.std)}, from {self.said}"
 
 
 def rounded(values):
+    """One number a channel as text, or one number where all are the same."""
     return ", ".join(f"{x:.4g}" for x in (values if len(set(values)) > 1 else values[:1]))
 
 
@@ -101,12 +104,14 @@ def as_pillow(image, channels):
         raise UserError("preparing images needs Pillow; install it with: pip install pillow") from error
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim not in (2, 3):
-            raise UserError(f"image: expected a path or uint8 pixels (H, W), (H, W, C) or (C, H, W), got {image.dtype} {image.shape}")
+            raise UserError("image: expected a path or uint8 pixels (H, W), (H, W, C) or (C, H, W), got "
+                            f"{image.dtype} {image.shape}")
         if image.ndim == 3 and image.shape[2] not in (1, 3) and image.shape[0] in (1, 3):
             image = image.transpose(1, 2, 0)
         if image.ndim == 3 and image.shape[2] not in (1, 3):
             raise UserError(f"image: expected 1 or 3 channels, got {image.shape}")
-        image = Image.fromarray(np.ascontiguousarray(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image))
+        image = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
+        image = Image.fromarray(np.ascontiguousarray(image))
     if not isinstance(image, Image.Image):
         raise UserError(f"image: expected a path, a Pillow image or an array of pixels, got a {type(image).__name__}")
     return image.convert("L" if channels == 1 else "RGB")

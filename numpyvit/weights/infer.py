@@ -5,13 +5,15 @@ import math
 import re
 
 from ..errors import UserError
+from .huggingface import ratio
 
 # what the libraries compute with these weights, which no shape tells
 HABITS = {
     ("timm", "vit"): {}, ("torchvision", "vit"): {}, ("huggingface", "vit"): {"norm_eps": 1e-12},
     ("google", "vit"): {"act": "gelu_tanh"}, ("big_vision", "vit"): {"act": "gelu_tanh"},
 }
-WIDE_HEADS = {1280: 16, 1408: 16, 1664: 16}                                  # ViT-H, g and G; all others have heads of 64
+WIDE_HEADS = {1280: 16, 1408: 16, 1664: 16}                                  # ViT-H, g, G; all others have heads of 64
+SWIN_MAPS = {7: 56, 8: 64, 12: 96, 16: 64, 24: 96}                           # window → first map, of published models
 CVT_EMBEDDINGS = {7: (4, 2), 3: (2, 1)}                                      # kernel → stride and padding
 
 
@@ -22,7 +24,8 @@ def infer_config(format, family, tensors, given):
     except (KeyError, IndexError, ValueError, ZeroDivisionError, AttributeError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"its tensors are not those of a whole {family}: {str(error)[:60]} is missing or has another shape") from error
+        raise UserError(f"its tensors are not those of a whole {family}: {str(error)[:60]} is missing or has another "
+                        "shape") from error
     return fields | HABITS.get((format, family), {})
 
 
@@ -33,12 +36,14 @@ def blocks_in(tensors, pattern):
 
 
 def classes_in(tensors, name, given):
+    """num_classes by the rows of the head called name. UserError where there is none and the caller gave none."""
     if name not in tensors and "num_classes" not in given:
         raise UserError("it has no head; give num_classes")
     return {"num_classes": len(tensors[name])} if name in tensors else {}
 
 
 def infer_vit(tensors, given):
+    """Fields of a ViT. The image is taken to be square, heads to be 64 wide but for the widest models."""
     C, in_chans, P, _ = tensors["patch_embed.proj.weight"].shape
     token = "cls_token" in tensors
     table = tensors.get("pos_embed")
@@ -52,29 +57,35 @@ def infer_vit(tensors, given):
     if C % 64 and C not in WIDE_HEADS and "num_heads" not in given:
         raise UserError(f"the width {C} does not tell the number of heads; give num_heads")
     return {"img_size": side * P, "patch_size": P, "in_chans": in_chans, "embed_dim": C, "num_heads": max(head, 1),
-            "depth": blocks_in(tensors, r"blocks\.(\d{1,3})\."), "mlp_ratio": len(tensors["blocks.0.mlp.fc1.weight"]) / C,
+            "depth": blocks_in(tensors, r"blocks\.(\d{1,3})\."),
+            "mlp_ratio": ratio(C, len(tensors["blocks.0.mlp.fc1.weight"])),
             "qkv_bias": "blocks.0.attn.qkv.bias" in tensors, "global_pool": pool,
-            **({"pos_embed": "none"} if table is None else {}),
-            **({"representation_size": len(tensors["pre_logits.fc.weight"])} if "pre_logits.fc.weight" in tensors else {}),
+            "pos_embed": "none" if table is None else "learn",
+            "representation_size": len(tensors.get("pre_logits.fc.weight", ())),
             **classes_in(tensors, "head.weight", given)}
 
 
 def infer_swin(tensors, given):
+    """Fields of a Swin. The image's size is that of the published models with these windows."""
     C, in_chans, P, _ = tensors["patch_embed.proj.weight"].shape
     stages = blocks_in(tensors, r"layers\.(\d{1,2})\.")
     tables = [tensors[f"layers.{i}.blocks.0.attn.relative_position_bias_table"] for i in range(stages)]
     windows = [(math.isqrt(len(table)) + 1) // 2 for table in tables]
     M = max(windows)
-    small = next((i for i, side in enumerate(windows) if side < M), None)    # a map smaller than the window tells the image
-    side = windows[small] * 2**small if small is not None else {7: 56, 8: 64, 12: 96, 16: 64, 24: 96}.get(M, M * 2**(stages - 1))
+    small = next((i for i, side in enumerate(windows) if side < M), None)
+    if small is not None:                                                    # a map smaller than the window
+        side = windows[small] * 2**small
+    else:
+        side = SWIN_MAPS.get(M, M * 2**(stages - 1))
     return {"img_size": side * P, "patch_size": P, "in_chans": in_chans, "embed_dim": C, "window_size": M,
             "depths": tuple(blocks_in(tensors, rf"layers\.{i}\.blocks\.(\d{{1,3}})\.") for i in range(stages)),
             "num_heads": tuple(table.shape[1] for table in tables),
-            "mlp_ratio": len(tensors["layers.0.blocks.0.mlp.fc1.weight"]) / C,
+            "mlp_ratio": ratio(C, len(tensors["layers.0.blocks.0.mlp.fc1.weight"])),
             "qkv_bias": "layers.0.blocks.0.attn.qkv.bias" in tensors, **classes_in(tensors, "head.fc.weight", given)}
 
 
 def infer_cvt(tensors, given):
+    """Fields of a CvT. Strides and paddings are those of the published models with these kernels."""
     stages = blocks_in(tensors, r"stage(\d)\.")
     embeds = [tensors[f"stage{i}.patch_embed.proj.weight"].shape for i in range(stages)]
     widths, kernels = tuple(shape[0] for shape in embeds), tuple(shape[2] for shape in embeds)
@@ -87,6 +98,7 @@ def infer_cvt(tensors, given):
     return {"embed_dims": widths, "in_chans": embeds[0][1], "patch_sizes": kernels, "patch_strides": strides,
             "patch_paddings": paddings, "num_heads": tuple(max(C // 64, 1) for C in widths),
             "depths": tuple(blocks_in(tensors, rf"stage{i}\.blocks\.(\d{{1,3}})\.") for i in range(stages)),
-            "cls_token": f"stage{stages - 1}.cls_token" in tensors, "qkv_kernel": conv.shape[2] if conv is not None else 3,
-            "mlp_ratio": len(tensors["stage0.blocks.0.mlp.fc1.weight"]) / widths[0],
+            "cls_token": f"stage{stages - 1}.cls_token" in tensors,
+            "qkv_kernel": conv.shape[2] if conv is not None else 3,
+            "mlp_ratio": ratio(widths[0], len(tensors["stage0.blocks.0.mlp.fc1.weight"])),
             "qkv_bias": "stage0.blocks.0.attn.proj_q.bias" in tensors, **classes_in(tensors, "head.weight", given)}

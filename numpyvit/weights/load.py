@@ -85,6 +85,7 @@ def compare_configs(found, config, model_config):
 
 
 def tuple_of(value):
+    """A list as a tuple, anything else as it is."""
     return tuple(value) if isinstance(value, (list, tuple)) else value
 
 
@@ -100,7 +101,7 @@ def assign_weights(model, tensors, resize="bicubic", drop_head=False, config=Non
     if drop_head:
         sentences += keep_head(targets, tensors)
     for name in targets:
-        if name.endswith("num_batches_tracked"):                             # a count that old files lack and nothing uses
+        if name.endswith("num_batches_tracked"):                             # a count that old files lack
             tensors.setdefault(name, targets[name])
     check_tensors(targets, tensors, type(model).__name__)
     converted = {str(tensors[name].dtype) for name in targets if tensors[name].dtype != targets[name].dtype}
@@ -130,6 +131,7 @@ def keep_head(targets, tensors):
 # --- which model a file is of
 
 def family_of(model):
+    """The name of the model's family: vit, swin or cvt."""
     from ..models import FAMILIES
     return next(name for name, (_, cls) in FAMILIES.items() if type(model) is cls)
 
@@ -145,6 +147,7 @@ def stored_config(metadata):
 
 
 def stored_json(metadata, key, kind):
+    """What the metadata hold under key as JSON, None where that is missing or of another kind."""
     try:
         value = json.loads(metadata.get(key, "null"))
     except (ValueError, RecursionError):

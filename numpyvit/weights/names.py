@@ -27,6 +27,7 @@ class Transform(NamedTuple):
 
 
 def split_rows(array, num_heads):
+    """(3·C, …) → three of (C, …)"""
     return np.split(array, 3)
 
 
@@ -35,6 +36,7 @@ ROWS = Transform(lambda arrays: np.concatenate(arrays), split_rows)          # [
 
 
 class Row(NamedTuple):
+    """A tensor's name here and there, as patterns, and what is done to the values between."""
     here: str
     there: str
     transform: Transform = COPY
@@ -107,6 +109,7 @@ def find_row(rows, name, side):
 
 
 def count_matches(rows, names):
+    """How many of a file's names some row knows."""
     return sum(find_row(rows, name, "there")[0] is not None for name in names)
 
 
@@ -126,7 +129,7 @@ def to_here(rows, tensors):
         groups.setdefault(here, (row, {}))[1][values.get("part")] = name, array
     for here, (row, found) in groups.items():
         parts = parts_of(row.there)
-        if set(parts) != set(found):                                         # a part is missing: named as it is in the file
+        if set(parts) != set(found):                                         # a part is missing: its name stays
             result |= dict(found.values())
             continue
         try:

@@ -37,8 +37,9 @@ def recognise(tensors):
     matches = {key: count_matches(rows, names) for key, rows in TABLES.items()}
     format, family = max(matches, key=matches.get)
     if matches[format, family] <= len(names) / 2:
-        raise UserError(f"names of no library that is known here, such as {', '.join(n[:60] for n in names[:3]) or 'none'}; "
-                        f"expected those of {', '.join(TITLES.values())}, for ViT, Swin or CvT")
+        some = ", ".join(name[:60] for name in names[:3]) or "none"
+        raise UserError(f"names of no library that is known here, such as {some}; expected those of "
+                        f"{', '.join(TITLES.values())}, for ViT, Swin or CvT")
     rows, known = TABLES[format, family], {}
     if format in ("google", "big_vision"):                                   # (C, nh, hd)
         known = {"num_heads": a.shape[1] for n, a in tensors.items() if n.endswith("/query/kernel") and a.ndim == 3}
@@ -54,6 +55,7 @@ def recognise(tensors):
 # --- Google and big_vision
 
 def remove_flax_prefix(tensors):
+    """Google's and big_vision's trees may stand inside another: opt/target/… → …; what stands beside is dropped."""
     for prefix in FLAX_PREFIXES:
         if any(name.startswith(f"{prefix}Transformer/") or name.startswith(f"{prefix}embedding/") for name in tensors):
             return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
@@ -92,7 +94,7 @@ def without_buffers(tensors, rows):
             M = windows.get(name.removesuffix("relative_position_index"), 0)
             expected = relative_position_index(M) if 0 < M < 100 else np.zeros(0)
             if not np.array_equal(array.reshape(-1), expected.reshape(-1)):
-                raise UserError(f"{name} {array.shape} is not the index of the windows of {M} × {M} that its bias table is for")
+                raise UserError(f"{name} {array.shape} is not the index of windows of {M} × {M}, as its table")
         elif name.endswith("attn_mask"):
             check_mask(name, array)
         else:
@@ -110,7 +112,8 @@ def check_mask(name, mask):
         expected = shifted_window_mask(side * M, side * M, M, M // 2)
         fits = bool(np.array_equal(mask == 0, expected == 0))
     if not fits:
-        raise UserError(f"{name} {mask.shape} is not the mask of shifted windows: −100 between regions that only the shift joins")
+        raise UserError(f"{name} {mask.shape} is not the mask of shifted windows, −100 between regions that only the "
+                        "shift joins")
 
 
 # --- the other way
@@ -121,7 +124,8 @@ def rename(model, family, format):
     """
     if (format, family) not in TABLES:
         others = [f for f, of in TABLES if of == family and f != "big_vision"]
-        raise UserError(f"format: {TITLES[format]} has no {FAMILY_TITLES[family]}; expected numpyvit, {', '.join(others)}")
+        raise UserError(f"format: {TITLES[format]} has no {FAMILY_TITLES[family]}; expected numpyvit, "
+                        f"{', '.join(others)}")
     state, config = model.state_dict(), model.config
 
     def num_heads(values):
@@ -135,10 +139,12 @@ def rename(model, family, format):
 
 
 def swin_buffers(model, format):
+    """relative_position_index and attn_mask of every block, as that library stores them."""
     buffers = {}
     for i, stage in enumerate(model.layers):
         for j, block in enumerate(stage.blocks):
-            attn, prefix = block.attn, f"layers.{i}.blocks.{j}." if format == "microsoft" else f"features.{2 * i + 1}.{j}."
+            prefix = f"layers.{i}.blocks.{j}." if format == "microsoft" else f"features.{2 * i + 1}.{j}."
+            attn = block.attn
             index = attn.relative_position_index.astype(np.int64)
             buffers[f"{prefix}attn.relative_position_index"] = index if format == "microsoft" else index.reshape(-1)
             if format == "microsoft" and attn.mask is not None:
@@ -156,11 +162,13 @@ def differences(format, family, config):
     sentences = []
     for i, (_, H, W, M, shift) in enumerate(config.stages()):
         if shift and (H % M or W % M) and format == "timm":
-            sentences.append(f"timm shifts before it pads, so its windows cross the border of the {H} × {W} map of stage {i} "
-                             "(issue 2438 there); the official order, padding first, is computed here, and the logits differ")
+            sentences.append(f"timm shifts before it pads, so its windows cross the border of the {H} × {W} map of "
+                             f"stage {i} (its issue 2438); here padding comes first, as in the official code: the "
+                             "logits differ")
         if not shift and max(H, W) > M and config.depths[i] > 1 and format != "huggingface":
-            sentences.append(f"{TITLES[format]} shifts the windows of stage {i} along the longer side of its {H} × {W} map; "
-                             "the official rule, no shift, is computed here, and the logits differ")
+            sentences.append(f"{TITLES[format]} shifts the windows of stage {i} along the longer side of its {H} × {W} "
+                             "map; here nothing is shifted, as in the official code: the logits differ")
         if min(H, W) < config.window_size and format != "timm":
-            sentences.append(f"{TITLES[format]} has no windows smaller than {config.window_size}, those of stage {i} here are {M} × {M}")
+            sentences.append(f"{TITLES[format]} has no windows smaller than {config.window_size}; those of stage {i} "
+                             f"here are {M} × {M}, as in the official code: the logits differ")
     return sentences

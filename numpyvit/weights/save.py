@@ -50,6 +50,7 @@ def save_weights(model, path, format="numpyvit"):
 
 
 def write_folder(model, family, path, tensors):
+    """config.json, preprocessor_config.json and model.safetensors, the weights last."""
     if os.path.lexists(path) and not os.path.isdir(path):
         raise UserError(f"{path}: expected a folder for Hugging Face's files, there is a file")
     config = write_config(model, family, model.classes)
@@ -73,6 +74,7 @@ def describe_use(model):
 
 
 def check_suffix(path, suffixes, format):
+    """UserError unless the path ends in one of suffixes: whoever reads the file goes by its name."""
     if not path.endswith(suffixes):
         raise UserError(f"{path}: a file in {TITLES[format]}'s names ends in {' or '.join(suffixes)}")
 
@@ -84,5 +86,6 @@ def check_windows(format, family, config):
     for i, stage in enumerate(config.stages()):
         _, H, W, M, _ = stage
         if M < config.window_size and (format != "timm" or H != W):
-            raise UserError(f"format: {TITLES[format]}'s Swin keeps windows of {config.window_size} × {config.window_size} where the "
-                            f"map is smaller, as in stage {i} here ({H} × {W}); it cannot hold this model")
+            raise UserError(f"format: {TITLES[format]}'s Swin keeps windows of {config.window_size} × "
+                            f"{config.window_size} where the map is smaller, as in stage {i} here "
+                            f"({H} × {W}); it cannot hold this model")

@@ -49,6 +49,7 @@ def read_source(path):
 
 
 def read_file(path):
+    """One file, by its first bytes. → Source"""
     with open_regular(path) as (file, _):
         start = file.read(9)
     if start[:4] == b"PK\3\4":
@@ -67,6 +68,7 @@ def read_file(path):
 
 
 def read_folder(path):
+    """A folder with one of IN_A_FOLDER in it. → Source"""
     config = optional_json(os.path.join(path, "config.json"))
     name = next((name for name in IN_A_FOLDER if os.path.lexists(os.path.join(path, name))), None)
     if name is None:
@@ -80,6 +82,7 @@ def read_folder(path):
 
 
 def optional_json(path):
+    """The object in a JSON file, {} where there is no such file."""
     value = read_json(path) if os.path.lexists(path) else {}
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected an object, got a {type(value).__name__}")
@@ -109,4 +112,5 @@ def read_shards(path):
 
 
 def is_plain_name(file):
+    """Whether this is the name of a file in the same folder, and no path that leads elsewhere."""
     return isinstance(file, str) and file == os.path.basename(file) and file not in ("", ".", "..") and "\0" not in file

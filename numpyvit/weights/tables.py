@@ -16,6 +16,7 @@ def read_heads(arrays):
 
 
 def write_heads(array, num_heads):
+    """(3·C, C) → q, k, v (C, nh, hd)"""
     return [part.T.reshape(part.shape[1], num_heads, -1) for part in np.split(array, 3)]
 
 
@@ -27,6 +28,7 @@ OUT_KERNEL = Transform(lambda arrays: arrays[0].reshape(-1, arrays[0].shape[2]).
 
 
 def same(*names):
+    """Rows whose name there is the name here."""
     return [Row(name, name) for name in names]
 
 
@@ -114,8 +116,8 @@ TORCHVISION_VIT = [
 
 SWIN_TRUNK = same("patch_embed.proj.*", "patch_embed.norm.*", "layers.{i}.blocks.{j}.norm1.*",
                   "layers.{i}.blocks.{j}.attn.relative_position_bias_table", "layers.{i}.blocks.{j}.attn.qkv.*",
-                  "layers.{i}.blocks.{j}.attn.proj.*", "layers.{i}.blocks.{j}.norm2.*", "layers.{i}.blocks.{j}.mlp.fc1.*",
-                  "layers.{i}.blocks.{j}.mlp.fc2.*", "norm.*")
+                  "layers.{i}.blocks.{j}.attn.proj.*", "layers.{i}.blocks.{j}.norm2.*",
+                  "layers.{i}.blocks.{j}.mlp.fc1.*", "layers.{i}.blocks.{j}.mlp.fc2.*", "norm.*")
 TIMM_SWIN = [*SWIN_TRUNK, *same("layers.{i+1}.downsample.norm.*", "layers.{i+1}.downsample.reduction.*", "head.fc.*")]
 MICROSOFT_SWIN = [*SWIN_TRUNK,
                   Row("layers.{i+1}.downsample.norm.*", "layers.{i}.downsample.norm.*"),
@@ -150,7 +152,8 @@ TORCHVISION_SWIN = [
     Row("patch_embed.proj.*", "features.0.0.*"),
     Row("patch_embed.norm.*", "features.0.2.*"),
     Row("layers.{i}.blocks.{j}.norm1.*", "features.{2i+1}.{j}.norm1.*"),
-    Row("layers.{i}.blocks.{j}.attn.relative_position_bias_table", "features.{2i+1}.{j}.attn.relative_position_bias_table"),
+    Row("layers.{i}.blocks.{j}.attn.relative_position_bias_table",
+        "features.{2i+1}.{j}.attn.relative_position_bias_table"),
     Row("layers.{i}.blocks.{j}.attn.qkv.*", "features.{2i+1}.{j}.attn.qkv.*"),
     Row("layers.{i}.blocks.{j}.attn.proj.*", "features.{2i+1}.{j}.attn.proj.*"),
     Row("layers.{i}.blocks.{j}.norm2.*", "features.{2i+1}.{j}.norm2.*"),
