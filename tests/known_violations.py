@@ -15,8 +15,6 @@ KNOWN = {
         "checks.py",
         "data/folder.py",
         "errors.py",
-        "files/atomic.py",
-        "files/pth.py",
         "functional.py",
         "inspection/attention.py",
         "inspection/plots.py",
@@ -50,8 +48,6 @@ KNOWN = {
         "ops/softmax.py",
         "ops/window_attention.py",
         "ops/windows.py",
-        "weights/fit.py",
-        "weights/load.py",
     },
     "public_things_have_docstrings": {
         "files/archive.py",

@@ -3,11 +3,11 @@ import json
 import os
 from dataclasses import dataclass
 
-from ..checks import is_number
+from ..checks import check_tensors, is_number
 from ..errors import UserError
 from ..files.safetensors import read_tensors, write_tensors
 from ..models import model_config
-from ..weights.load import check_tensors, describe_model
+from ..weights.load import describe_model
 
 FORMAT = "numpyvit-checkpoint-1"
 LOGS = ("metrics.jsonl", "timings.jsonl")
