@@ -109,6 +109,7 @@ def test_exchange_is_the_tree_and_the_same_everywhere():
         import numpy as np
         from numpyvit.training import exchange, ranks, tree
         world, rng = ranks.world(), np.random.default_rng(1)
+        pool = SimpleNamespace(each_range=lambda fn, size: fn(0, size))
         for count in (3, 4, 5, 7, 13):
             matrices = (3, 200_000), (200_001, 290_000)
             for size, whole in (1, ()), (1000, ()), (70_000, ()), (300_003, matrices), (262_144, ()):
@@ -116,25 +117,21 @@ def test_exchange_is_the_tree_and_the_same_everywhere():
                 total, steps = shards.copy(), tree.tree(count)
                 for i, j, _ in steps:
                     total[i] += total[j]
-                model = SimpleNamespace(flat=np.zeros(size, np.float32), dtype=np.dtype("float32"))
-                ex = exchange.Exchange(world, model, count, steps, whole)
-                own = {i: shards[i].copy() for i in range(*ex.shards)}
-                for i, j in ex.inner:
-                    own[i] += own[j]
-                mine = own[ex.shards[0]]
-                ex.reduce({i: own[i] for i in ex.held[world.rank]}, mine, lambda fn, n: fn(0, n))
-                reach = ex.reach[world.rank]
-                assert mine[ex.lo:reach].tobytes() == total[0, ex.lo:reach].tobytes()
-                assert ex.hi <= reach
-                assert ex.chunks[world.rank + 1] * exchange.CHUNK <= reach or reach in (size, ex.lo)
+                own = exchange.Ranges(world, size, whole)
+                add = exchange.ShardSum(own, count, "tree", np.float32)
+                gradients = shards[add.first:add.end].copy()
+                add.add(gradients, pool)
+                assert gradients[0, own.lo:own.reach].tobytes() == total[0, own.lo:own.reach].tobytes()
+                assert own.hi <= own.reach
+                assert own.chunks[world.rank + 1] * exchange.CHUNK <= own.reach or own.reach in (size, own.lo)
                 vector = np.full(size, np.nan, np.float32)
-                vector[ex.lo:ex.hi] = mine[ex.lo:ex.hi]
-                ex.share(vector)
+                vector[own.lo:own.hi] = gradients[0, own.lo:own.hi]
+                own.share(vector)
                 assert vector.tobytes() == total[0].tobytes()
-                collected, part = ex.collect(vector[ex.lo:ex.hi].copy(), size), np.zeros(ex.hi - ex.lo, np.float32)
+                collected, part = own.collect(vector[own.lo:own.hi].copy()), np.zeros(own.hi - own.lo, np.float32)
                 assert (collected is None) if world.rank else (collected.tobytes() == vector.tobytes())
-                ex.scatter(collected, part)
-                assert part.tobytes() == vector[ex.lo:ex.hi].tobytes()
+                own.scatter(collected, part)
+                assert part.tobytes() == vector[own.lo:own.hi].tobytes()
         bits = np.zeros((3, 4))
         bits[world.rank] = -0.0, np.nan, 5e-324, np.inf
         assert world.together(bits).tobytes() == np.array([[-0.0, np.nan, 5e-324, np.inf]] * 3).tobytes()

@@ -11,7 +11,7 @@ decides a bit. Ranges travel by Alltoallv; MPICH's Allgatherv took a hundred tim
 import numpy as np
 
 from ..threads import CHUNK
-from .tree import deal, inner, outer, pieces
+from .tree import SUMS, deal, inner, outer, pieces
 
 
 def cuts(size, ranks, whole=()):
@@ -28,74 +28,103 @@ def cuts(size, ranks, whole=()):
     return [int(candidates[np.abs(candidates - target).argmin()]) for target in targets]
 
 
-class Exchange:
-    """The exchange of one model between the ranks of a world.
+class Ranges:
+    """Which rank owns which range of a flat vector, and how ranges travel. One process by itself owns all of it.
 
-    world: Ranks.   model: with .flat.   count: shards of a batch.   steps: tree(count).   whole: as in cuts.
+    world: ranks.world().   size: elements of the vector.   whole: as in cuts.   The own range is lo to hi.
     """
 
-    def __init__(self, world, model, count, steps, whole=()):
-        size, R = len(model.flat), world.size
-        self.world, self.comm = world, world.comm
-        self.edges = cuts(size, R, whole)
+    def __init__(self, world, size, whole=()):
+        self.world, self.size = world, size
+        self.edges = cuts(size, world.size, whole)
         self.lo, self.hi = self.edges[world.rank:world.rank + 2]
         self.chunks = [-(-edge // CHUNK) for edge in self.edges]    # rank r sums squares of chunks[r] to chunks[r + 1]
-        self.reach = [max(hi, min(size, c * CHUNK)) if lo < hi else lo        # … and needs the gradient up to there
-                      for lo, hi, c in zip(self.edges[:-1], self.edges[1:], self.chunks[1:])]
-        shares = deal(count, R)
-        self.held = [pieces(steps, *share) for share in shares]     # what each rank has to send: where the sums start
-        self.shards, self.joins = shares[world.rank], outer(steps, shares)
-        self.inner = inner(steps, *self.shards)
-        self.order = [(turn, rank) for turn in range(max(map(len, self.held))) for rank, held in enumerate(self.held)
-                      if turn < len(held) and rank != world.rank]            # of what arrives; a turn is one Alltoallv
-        self.arriving = np.empty((len(self.order), self.reach[world.rank] - self.lo), model.dtype)
-
-    def reduce(self, sums, total, each_range):
-        """total[lo:reach] ← the sum of all shards there.
-
-        sums: {i: the vector that starts at shard i} for i in self.held[rank]; the first is total. Contents are lost.
-        each_range: Pool.each_range
-        """
-        me = self.world.rank
-        lo, reach = self.lo, self.reach[me]
-        parts = {i: vector[lo:reach] for i, vector in sums.items()}
-        for turn in range(max(map(len, self.held))):
-            rows = [row for row, place in enumerate(self.order) if place[0] == turn]
-            mine = self.held[me][turn] if turn < len(self.held[me]) else None
-            outgoing = [0 if mine is None or rank == me else end - start
-                        for rank, (start, end) in enumerate(zip(self.edges, self.reach))]
-            incoming, places = [0] * self.world.size, [0] * self.world.size
-            for place, row in enumerate(rows):
-                sender = self.order[row][1]
-                incoming[sender], places[sender] = reach - lo, place * (reach - lo)
-                parts[self.held[sender][turn]] = self.arriving[row]
-            arriving = self.arriving[rows[0]:rows[-1] + 1] if rows else self.arriving[:0]
-            self.comm.Alltoallv([total if mine is None else sums[mine], (outgoing, self.edges[:-1])],
-                                [arriving, (incoming, places)])
-
-        def add(start, end):
-            for i, j in self.joins:
-                parts[i][start:end] += parts[j][start:end]
-            if 0 not in self.held[me]:                                       # else sums[0] is total
-                total[lo + start:lo + end] = parts[0][start:end]
-
-        each_range(add, reach - lo)
+        self.reaches = [max(hi, min(size, chunk * CHUNK)) if lo < hi else lo      # and needs the gradient up to there
+                        for lo, hi, chunk in zip(self.edges[:-1], self.edges[1:], self.chunks[1:])]
+        self.reach = self.reaches[world.rank]
 
     def share(self, vector):
-        """Every rank's own range of the vector, on all ranks."""
+        """vector[lo:hi] of every rank → all ranks."""
         me, R = self.world.rank, self.world.size
-        lengths = np.diff(self.edges)
-        others = np.where(np.arange(R) == me, 0, lengths)
-        sent, received = [lengths[me] * (rank != me) for rank in range(R)], self.hi if self.lo == 0 else 0
-        self.comm.Alltoallv([vector[self.lo:self.hi], (sent, [0] * R)],        # MPI wants two addresses
-                            [vector[received:], (others, np.maximum(np.array(self.edges[:-1]) - received, 0))])
+        if R == 1:
+            return
+        other, lengths = np.arange(R) != me, np.diff(self.edges)
+        first = self.hi if self.lo == 0 else 0                               # MPI wants the buffers at two addresses
+        self.world.comm.Alltoallv([vector[self.lo:self.hi], (lengths[me] * other, [0] * R)],
+                                  [vector[first:], (lengths * other, np.maximum(np.array(self.edges[:-1]) - first, 0))])
 
-    def collect(self, part, size):
-        """The vector of which every rank has its own range (part), on rank 0; None on the others."""
-        vector = np.empty(size, part.dtype) if self.world.rank == 0 else None
-        self.comm.Gatherv(part, [vector, (np.diff(self.edges), self.edges[:-1])] if self.world.rank == 0 else None)
+    def collect(self, part):
+        """The vector of which every rank has its own range, on rank 0; None on the others."""
+        if self.world.size == 1:
+            return part
+        vector = np.empty(self.size, part.dtype) if self.world.rank == 0 else None
+        places = [vector, (np.diff(self.edges), self.edges[:-1])] if self.world.rank == 0 else None
+        self.world.comm.Gatherv(part, places)
         return vector
 
     def scatter(self, vector, part):
-        """part ← its range of rank 0's vector (None on the other ranks)."""
-        self.comm.Scatterv([vector, (np.diff(self.edges), self.edges[:-1])] if self.world.rank == 0 else None, part)
+        """part ← the own range of rank 0's vector (None on the other ranks)."""
+        if self.world.size == 1:
+            part[...] = vector
+            return
+        places = [vector, (np.diff(self.edges), self.edges[:-1])] if self.world.rank == 0 else None
+        self.world.comm.Scatterv(places, part)
+
+
+class ShardSum:
+    """Adds up the gradients of a batch's shards, of which every rank has its share, in the order of tree.py.
+
+    ranges: Ranges of the gradient vector.   count: shards of the batch.   kind: "tree" or "fold".
+    """
+
+    def __init__(self, ranges, count, kind, dtype):
+        self.ranges, self.world, self.count = ranges, ranges.world, count
+        steps, shares = SUMS[kind](count), deal(count, self.world.size)
+        self.first, self.end = shares[self.world.rank]                       # the own shards
+        self.inner, self.outer = inner(steps, self.first, self.end), outer(steps, shares)
+        self.pieces = [pieces(steps, *share) for share in shares]           # what each rank sends: the start of each sum
+        self.arrivals = [(turn, rank) for turn in range(max(map(len, self.pieces))) for rank in range(self.world.size)
+                         if turn < len(self.pieces[rank]) and rank != self.world.rank]
+        self.arrived = np.empty((len(self.arrivals), ranges.reach - ranges.lo), dtype)
+
+    def add(self, gradients, pool):
+        """gradients[0][lo:reach] ← the sum of all shards there, with lo and reach of the Ranges.
+
+        gradients: a vector for each of the own shards; all else in the vectors is lost.   pool: the threads that work
+        """
+        vectors = dict(zip(range(self.first, self.end), gradients))
+
+        def add_own(start, end):
+            for i, j in self.inner:
+                vectors[i][start:end] += vectors[j][start:end]
+
+        if self.inner:
+            pool.each_range(add_own, self.ranges.size)
+        if self.world.size > 1:
+            self.exchange(vectors, gradients[0], pool)
+
+    def exchange(self, vectors, total, pool):
+        """The own pieces → the ranks that own the ranges; then the additions that join the pieces of all ranks."""
+        me, (lo, reach) = self.world.rank, (self.ranges.lo, self.ranges.reach)
+        parts = {i: vector[lo:reach] for i, vector in vectors.items()}
+        for turn in range(max(map(len, self.pieces))):                       # one piece of every rank that has so many
+            rows = [row for row, arrival in enumerate(self.arrivals) if arrival[0] == turn]
+            mine = self.pieces[me][turn] if turn < len(self.pieces[me]) else None
+            outgoing = [0 if mine is None or rank == me else end - start
+                        for rank, (start, end) in enumerate(zip(self.ranges.edges, self.ranges.reaches))]
+            incoming, places = [0] * self.world.size, [0] * self.world.size
+            for place, row in enumerate(rows):
+                rank = self.arrivals[row][1]
+                incoming[rank], places[rank] = reach - lo, place * (reach - lo)
+                parts[self.pieces[rank][turn]] = self.arrived[row]
+            arrived = self.arrived[rows[0]:rows[-1] + 1] if rows else self.arrived
+            self.world.comm.Alltoallv([total if mine is None else vectors[mine], (outgoing, self.ranges.edges[:-1])],
+                                      [arrived, (incoming, places)])
+
+        def add(start, end):
+            for i, j in self.outer:
+                parts[i][start:end] += parts[j][start:end]
+            if self.first > 0:                                               # else parts[0] is a view of total
+                total[lo + start:lo + end] = parts[0][start:end]
+
+        pool.each_range(add, reach - lo)
