@@ -58,16 +58,21 @@ class Pool:
         self.map(lambda pair: fn(*pair), [(lo, min(hi, size)) for lo, hi in zip(edges[:-1], edges[1:])])
 
 
-def evaluation_logits(model, count, load_images, block, pool):
+def evaluation_logits(model, count, load_images, block, pool, world=None):
     """Evaluation-mode logits of count images, a block of images at a time: (count, K).
 
-    load_images(lo, hi) → images (hi − lo, C, H, W); called from the threads of the pool.
+    load_images(lo, hi) → images (hi − lo, C, H, W); called from the pool's threads.   world: ranks that share the work
     """
-    def run(lo):
-        logits, _ = model.forward(load_images(lo, min(lo + block, count)))
-        return logits
+    starts = range(0, count, block)
+    if world and world.size > 1:
+        starts = starts[world.rank * len(starts) // world.size:(world.rank + 1) * len(starts) // world.size]
+    logits = np.zeros((count, model.config.num_classes), model.dtype)
 
-    return np.concatenate(pool.map(run, range(0, count, block)))
+    def run(lo):
+        logits[lo:lo + block], _ = model.forward(load_images(lo, min(lo + block, count)))
+
+    pool.map(run, starts)
+    return world.together(logits) if world else logits
 
 
 def usable_cores():

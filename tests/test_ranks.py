@@ -1,6 +1,10 @@
 """Ranks: the tree of additions, the exchange between processes, and how a rank that fails ends the others."""
+import dataclasses
+import json
 import os
+import random
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -12,6 +16,9 @@ import pytest
 from numpyvit.training import ranks
 from numpyvit.training.exchange import CHUNK, cuts
 from numpyvit.training.tree import deal, fold, inner, outer, pieces, tree
+from tiny import recipe
+
+THOROUGH = bool(os.environ.get("NUMPYVIT_THOROUGH"))
 
 MPIEXEC = shutil.which("mpiexec", path=os.path.dirname(sys.executable)) or shutil.which("mpiexec")
 try:
@@ -23,14 +30,14 @@ LAUNCHED = [name for pair in ranks.LAUNCHERS for name in pair]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in LAUNCHED}
 
 
-def mpiexec(count, script, *args, seconds=60):
+def mpiexec(count, script, *args, environment=ENVIRONMENT, seconds=120):
     """Run a script on so many ranks → subprocess.CompletedProcess"""
     command = [MPIEXEC, "-n", str(count), sys.executable, "-c", textwrap.dedent(script), *args]
-    return subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=seconds)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds)
 
 
-def one_process(script, environment):
-    command = [sys.executable, "-c", textwrap.dedent(script)]
+def one_process(script, environment, *args):
+    command = [sys.executable, "-c", textwrap.dedent(script), *args]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
 
 
@@ -123,7 +130,7 @@ def test_exchange_is_the_tree_and_the_same_everywhere():
                 add.add(gradients, pool)
                 assert gradients[0, own.lo:own.reach].tobytes() == total[0, own.lo:own.reach].tobytes()
                 assert own.hi <= own.reach
-                assert own.chunks[world.rank + 1] * exchange.CHUNK <= own.reach or own.reach in (size, own.lo)
+                assert own.chunks[1] * exchange.CHUNK <= own.reach or own.reach in (size, own.lo)
                 vector = np.full(size, np.nan, np.float32)
                 vector[own.lo:own.hi] = gradients[0, own.lo:own.hi]
                 own.share(vector)
@@ -140,7 +147,7 @@ def test_exchange_is_the_tree_and_the_same_everywhere():
         assert world.agree(False, world.rank == 0) == (False, True)
         assert world.agree(False, world.rank == 1) == (False, False)
         assert world.from_first(lambda: world.rank + 7) == 7
-        assert len(world.differences({"a": world.rank, "b": 0})) == (0 if world.rank else 2)
+        assert len(world.differences(lambda: {"a": world.rank, "b": 0})) == (0 if world.rank else 2)
         print("good", flush=True)
     """)
     assert (done.returncode, done.stderr, done.stdout.split()) == (0, "", ["good"] * 3)
@@ -216,3 +223,171 @@ def test_one_process_does_not_load_mpi():
     for variables in ({}, {"PMI_SIZE": "1", "PMI_RANK": "0"}, sbatch_without_srun):
         done = one_process(script, ENVIRONMENT | variables)
         assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+# --- whole runs
+
+RUN = f"""
+    import os, sys, time
+    sys.path.insert(0, {os.path.dirname(os.path.abspath(__file__))!r})
+    from numpyvit import threads
+    from numpyvit.cli.main import main
+    from numpyvit.data import shapes
+    from numpyvit.training import exchange, loop, optim, prepare, ranks, trainer
+    for module in (threads, exchange, optim):
+        module.CHUNK = 1024                                                  # so that small models have ranges, too
+    dataset = shapes.load(16, 256, 64)
+    prepare.load = lambda *args, **kwargs: dataset
+    loop.CHECKPOINT_SECONDS = float(os.environ.get("TEST_CHECKPOINT_SECONDS", "60"))
+"""
+TRAIN = RUN + """
+    import json, tiny
+    for family, settings in json.loads(sys.argv[3]).items():
+        result = loop.train(tiny.recipe(family, **settings), f"{sys.argv[1]}/{family}", threads=int(sys.argv[2]))
+    from numpyvit.training.ranks import world
+    print(world().size, sorted(result)[0])
+"""
+SLOW = RUN + """
+    pause, take_step = float(os.environ.get("TEST_PAUSE", "0")), trainer.Trainer.take_step
+
+    def slow_step(self, step):
+        if step == int(os.environ.get("TEST_RAISE_AT", "-1")) and ranks.world().rank == 1:
+            raise KeyError("a bug")
+        time.sleep(pause)
+        with open(f"{sys.argv[-1]}.pid-{ranks.world().rank}", "w") as file:
+            file.write(str(os.getpid()))
+        return take_step(self, step)
+
+    trainer.Trainer.take_step = slow_step
+    sys.exit(main(sys.argv[1:]))
+"""
+EACH_FAMILY = {"vit": {"steps": 5}, "swin": {"steps": 5, "optimizer": "sgd"},
+               "cvt": {"steps": 5, "optimizer": "muon", "shards": 7}}
+
+
+def outcome(path):
+    """What a run left: its weights and its metrics, to the byte."""
+    return [(path / name).read_bytes() for name in ("weights.safetensors", "metrics.jsonl")]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The runs of EACH_FAMILY by one process with one thread."""
+    path = tmp_path_factory.mktemp("alone")
+    done = one_process(TRAIN, ENVIRONMENT, str(path), "1", json.dumps(EACH_FAMILY))
+    assert (done.returncode, done.stderr) == (0, "")
+    return path
+
+
+@needs_mpi
+@pytest.mark.parametrize("size, threads", [(1, 2), (2, 1), (2, 2), (3, 1), (4, 1)])
+def test_the_same_bits_for_any_number_of_ranks_and_threads(alone, tmp_path, size, threads):
+    """With dropout, drop path, batch norm, clipping, an average of the weights, three optimisers, an odd number of shards."""
+    done = mpiexec(size, TRAIN, str(tmp_path), str(threads), json.dumps(EACH_FAMILY))
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.splitlines()[-1] == f"{size} data"
+    assert done.stdout.count("test accuracy") == len(EACH_FAMILY), "one rank prints"
+    for family in EACH_FAMILY:
+        assert outcome(tmp_path / family) == outcome(alone / family), family
+
+
+def options(family, **settings):
+    """The recipe of tiny.py as options of the command line."""
+    arguments = []
+    for name, value in dataclasses.asdict(recipe(family, **settings)).items():
+        if name == "model_fields":
+            for field, content in value.items():
+                arguments += ["--set", f"{field}={json.dumps(content).strip('[]')}"]
+        elif value is not None:
+            arguments += ["--" + name.replace("_", "-"), str(value)]
+    return ["train", *arguments]
+
+
+STOPS = ["INT to mpiexec", "KILL to a rank", "TERM to mpiexec", "KILL to mpiexec", "USR1 to mpiexec", "USR1 to a rank"]
+CLEAN = [stop for stop in STOPS if "KILL" not in stop]
+LAYOUTS = [(2, 1), (3, 1), (1, 1), (4, 1), (2, 2)]
+"""Ranks and threads, in turn."""
+
+
+@needs_mpi
+@pytest.mark.parametrize("family", ["cvt", "vit", "swin"] if THOROUGH else ["cvt"])
+def test_stopped_and_killed_and_resumed_on_other_numbers_of_ranks(family, tmp_path, figures):
+    """After every kind of stop the run goes on with another number of ranks; in the end it has the bits of one never stopped."""
+    settings, draw = dict(steps=60), random.Random(family)
+    begin = options(family, **settings)
+    whole = one_process(SLOW, ENVIRONMENT, *begin, "--threads", "1", "--out", str(tmp_path / "whole"))
+    assert (whole.returncode, whole.stderr) == (0, "")
+    path, environment = tmp_path / "run", ENVIRONMENT | {"TEST_PAUSE": "0.03", "TEST_CHECKPOINT_SECONDS": "0.1"}
+    for number, stop in enumerate(STOPS):
+        size, threads = LAYOUTS[number % len(LAYOUTS)]
+        size = max(size, 2) if "rank" in stop else size
+        start = ["--out", str(path)] if number == 0 else ["--resume", str(path)]
+        arguments = (begin if number == 0 else ["train"]) + ["--threads", str(threads), *start]
+        process = subprocess.Popen([MPIEXEC, "-n", str(size), sys.executable, "-c", textwrap.dedent(SLOW), *arguments],
+                                   env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        steps = lines_of(path / "metrics.jsonl")
+        wait_until(lambda: process.poll() is not None or lines_of(path / "metrics.jsonl") not in (0, steps))
+        time.sleep(draw.uniform(0.1, 0.25))
+        target = process.pid if "mpiexec" in stop else int((tmp_path / f"run.pid-{draw.randrange(size)}").read_text())
+        os.kill(target, getattr(signal, f"SIG{stop.split()[0]}"))
+        begun = time.monotonic()
+        _, said = process.communicate(timeout=30)
+        assert time.monotonic() - begun < 20, stop
+        status = process.returncode
+        assert status == 130 if stop in CLEAN else status != 0, (stop, size, status, said)
+        assert not (path / "result.json").exists(), "stopped too late to be a test"
+        if stop in CLEAN:
+            assert said.count("numpyvit: stopped after step") == 1 and "Traceback" not in said, said
+        wait_until(lambda: not alive(tmp_path))
+        figures.add()
+    done = mpiexec(3, SLOW, "train", "--resume", str(path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert outcome(path) == outcome(tmp_path / "whole")
+
+
+def lines_of(path):
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def alive(folder):
+    """Whether any of the ranks that left their ids there still runs; the kernel frees the lock with the process."""
+    for path in folder.glob("run.pid-*"):
+        try:
+            os.kill(int(path.read_text() or 0) or os.getpid(), 0)
+            return True
+        except ProcessLookupError:
+            path.unlink()
+    return False
+
+
+def wait_until(condition, seconds=60):
+    start = time.monotonic()
+    while not condition():
+        assert time.monotonic() - start < seconds
+        time.sleep(0.02)
+
+
+@needs_mpi
+def test_a_bug_on_one_rank_ends_the_run_and_the_run_resumes(tmp_path):
+    arguments = [*options("vit", steps=8), "--out", str(tmp_path / "run")]
+    environment = ENVIRONMENT | {"TEST_RAISE_AT": "4", "TEST_CHECKPOINT_SECONDS": "0"}
+    start = time.monotonic()
+    done = mpiexec(2, SLOW, *arguments, environment=environment)
+    assert done.returncode == 1 and done.stderr.strip().splitlines()[-1] == "KeyError: 'a bug'"
+    assert time.monotonic() - start < 60
+    assert mpiexec(3, SLOW, "train", "--resume", str(tmp_path / "run")).returncode == 0
+    assert one_process(SLOW, ENVIRONMENT, *arguments[:-1], str(tmp_path / "whole")).returncode == 0
+    assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+@needs_mpi
+def test_what_ranks_cannot_do_is_one_line(tmp_path, alone):
+    old = tmp_path / "old"
+    shutil.copytree(alone / "vit", old, ignore=shutil.ignore_patterns("result.json"))
+    config = json.loads((old / "config.json").read_text())
+    del config["lanes"]["sum"]                                               # as version 0.1 wrote it
+    (old / "config.json").write_text(json.dumps(config))
+    for arguments, said in [(options("vit", shards=2)[1:], "3 ranks need --shards 3 or more"),
+                            (["--resume", str(old)], "without mpiexec"), (["--no-such-option"], "see numpyvit --help"),
+                            (["--resume", str(tmp_path / "nothing")], "expected the folder of a run")]:
+        done = mpiexec(3, SLOW, "train", *arguments)
+        assert done.returncode == 2 and done.stderr.count("\n") == 1 and said in done.stderr, done.stderr

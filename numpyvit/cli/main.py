@@ -10,18 +10,20 @@ import warnings
 
 from .. import __version__
 from ..errors import Interrupted
+from ..training import ranks
 from . import explore, inspect, score, train
 
 
 def main(argv=None):
     """Run one command. → exit status"""
     warnings.filterwarnings("ignore", category=RuntimeWarning)               # overflow: the loss will not be finite
-    args = None
+    if ranks.launched()[0] > 0:
+        sys.stdout = open(os.devnull, "w")                                   # rank 0 alone prints
     try:
         args = parser().parse_args(argv)
         status = args.run(args)
         sys.stdout.flush()
-        return status or 0
+        return leave(status or 0)
     except BrokenPipeError:                                                  # | head: nobody reads any more
         return leave(0)
     except KeyboardInterrupt:
@@ -36,9 +38,11 @@ def main(argv=None):
 
 def leave(status, message=None):
     """Say one line on standard error, where there still is one, and make sure that nothing fails after it."""
+    def say(message):
+        print(f"numpyvit: {message}", file=sys.stderr, flush=True)
+
     try:
-        if message:
-            print(f"numpyvit: {message}", file=sys.stderr, flush=True)
+        ranks.leave(status, message, say)
         sys.stdout.flush()
     except (OSError, ValueError):
         for stream in (1, 2):
@@ -60,7 +64,8 @@ class Parser(argparse.ArgumentParser):
     """argparse whose complaint is one line."""
 
     def error(self, message):
-        self.exit(2, f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help\n")
+        text = f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help\n"
+        self.exit(2, text if ranks.launched()[0] == 0 else None)
 
 
 def parser():

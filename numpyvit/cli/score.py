@@ -23,9 +23,10 @@ def add_evaluate(commands):
 def run_evaluate(args):
     """Print accuracy, accuracy by class and the confusion matrix."""
     from ..runs.classifier import Classifier, confusion_matrix
+    from ..training.ranks import world
     classifier = Classifier(args.path)
     images, labels = classifier.split(args.split, args.data_dir)
-    predicted = classifier.logits(images, args.threads).argmax(axis=1)
+    predicted = classifier.logits(images, args.threads or world().default_threads(), world()).argmax(axis=1)
     matrix = confusion_matrix(labels, predicted, len(classifier.classes))
     data = classifier.config.data
     print(f"accuracy {matrix.trace() / len(labels):.2%} on {len(labels):,} {args.split} images of {data.name}, "

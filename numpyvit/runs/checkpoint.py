@@ -69,12 +69,15 @@ class Checkpoint:
                     raise UserError(f"{name} has dtype {tensors[name].dtype}, expected {target.dtype}")
         except UserError as error:
             raise UserError(f"{self.path}: {error}") from None
+        if optimizer:
+            targets = weights
+            optimizer.load(tensors)
         for name, target in targets.items():                                 # "ema" comes last and replaces the weights
             target[...] = tensors[name]
 
 
 def checkpoint_tensors(model, optimizer=None):
-    """{name: view} of the model's parameters and buffers and of the optimiser's vectors: nothing is copied."""
+    """{name: array} of the model's parameters and buffers, which are views, and of the optimiser's state."""
     weights = {name: p.data for name, p in model.named_parameters()} | dict(model.named_buffers())
     return weights | (optimizer.state() if optimizer else {})
 

@@ -24,13 +24,14 @@ class Classifier:
         self.step, self.classes = checkpoint.position.step, self.config.data.classes
         self.mean, self.std = np.array(self.config.data.mean), np.array(self.config.data.std)
 
-    def logits(self, images, threads=None):
-        """images (n, C, H, W) uint8 → (n, K)"""
+    def logits(self, images, threads=None, world=None):
+        """images (n, C, H, W) uint8 → (n, K).   world: the ranks that share the work"""
         def load_images(lo, hi):
             return normalise(images[lo:hi], self.mean, self.std, self.model.dtype)
 
+        block = 2 * self.config.lanes.micro_batch
         with Pool(threads) as pool:
-            return evaluation_logits(self.model, len(images), load_images, 2 * self.config.lanes.micro_batch, pool)
+            return evaluation_logits(self.model, len(images), load_images, block, pool, world)
 
     def predict(self, paths):
         """PNG or JPEG files → class probabilities (n, K) float64. Raises UserError for one that cannot be read."""

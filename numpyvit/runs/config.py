@@ -60,11 +60,15 @@ class DataEntry:
 
 @dataclass(frozen=True)
 class LanesEntry:
-    """How a batch is divided: gradient sums kept apart, and images at a time. Both decide the bits."""
+    """How a batch is divided: gradient sums kept apart, images at a time, and the order in which the sums are added.
+    All three decide the bits. Version 0.1 added the sums one after the other, a fold, and did not say so."""
     shards: int
     micro_batch: int
+    sum: str = "fold"
 
     def __post_init__(self):
+        if self.sum not in ("fold", "tree"):
+            fail("sum", "fold or tree", shown(self.sum))
         for name in ("shards", "micro_batch"):
             check_number(name, getattr(self, name), whole=True, least=1, most=65536)
 

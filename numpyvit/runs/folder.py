@@ -136,3 +136,26 @@ class RunFolder:
         except UserError as error:
             older = f"; delete it to go back to {paths[-2]}" if len(paths) > 1 else ""
             raise UserError(f"{error}{older}") from None
+
+
+class FollowedRun(RunFolder):
+    """The run as the other ranks see it: rank 0 writes the files, and these ranks only remember how far the run is."""
+
+    def __init__(self):
+        super().__init__("the run of rank 0")
+
+    def write_config(self, config):
+        pass
+
+    def log(self, name, entry):
+        pass
+
+    def rewind(self):
+        return []
+
+    def checkpoints(self):
+        return []
+
+    def save_checkpoint(self, model, optimizer, step, seconds):
+        optimizer.state()                                                    # rank 0 collects it
+        self.position = Position(step, seconds)

@@ -38,9 +38,10 @@ class Ranges:
         self.world, self.size = world, size
         self.edges = cuts(size, world.size, whole)
         self.lo, self.hi = self.edges[world.rank:world.rank + 2]
-        self.chunks = [-(-edge // CHUNK) for edge in self.edges]    # rank r sums squares of chunks[r] to chunks[r + 1]
-        self.reaches = [max(hi, min(size, chunk * CHUNK)) if lo < hi else lo      # and needs the gradient up to there
-                        for lo, hi, chunk in zip(self.edges[:-1], self.edges[1:], self.chunks[1:])]
+        chunks = [-(-edge // CHUNK) for edge in self.edges]
+        self.chunks = chunks[world.rank:world.rank + 2]             # a chunk belongs to the rank in which it starts,
+        self.reaches = [max(hi, min(size, end * CHUNK)) if lo < hi else lo   # which adds up its squares
+                        for lo, hi, end in zip(self.edges[:-1], self.edges[1:], chunks[1:])]
         self.reach = self.reaches[world.rank]
 
     def share(self, vector):
@@ -67,6 +68,7 @@ class Ranges:
         if self.world.size == 1:
             part[...] = vector
             return
+        vector = None if vector is None else np.ascontiguousarray(vector)
         places = [vector, (np.diff(self.edges), self.edges[:-1])] if self.world.rank == 0 else None
         self.world.comm.Scatterv(places, part)
 
@@ -82,7 +84,7 @@ class ShardSum:
         steps, shares = SUMS[kind](count), deal(count, self.world.size)
         self.first, self.end = shares[self.world.rank]                       # the own shards
         self.inner, self.outer = inner(steps, self.first, self.end), outer(steps, shares)
-        self.pieces = [pieces(steps, *share) for share in shares]           # what each rank sends: the start of each sum
+        self.pieces = [pieces(steps, *share) for share in shares]    # each rank's sums after inner: where they start
         self.arrivals = [(turn, rank) for turn in range(max(map(len, self.pieces))) for rank in range(self.world.size)
                          if turn < len(self.pieces[rank]) and rank != self.world.rank]
         self.arrived = np.empty((len(self.arrivals), ranges.reach - ranges.lo), dtype)

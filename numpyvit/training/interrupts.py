@@ -1,10 +1,11 @@
-"""Ctrl-C, SIGTERM and SIGHUP: the first signal asks the loop to stop, the second ends the process at once."""
+"""Ctrl-C, SIGTERM, SIGHUP, and SIGUSR1, which schedulers send: the first signal asks the loop to stop, the second
+ends the process at once."""
 import os
 import signal
 import threading
 from contextlib import contextmanager
 
-SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
 EXIT_CODE = 130
 
 

@@ -4,8 +4,9 @@
 
 A lane is a thread that runs forward and backward on one micro-batch after another with single-threaded BLAS: NumPy's
 products and the compiled kernels both release Python's lock, and a micro-batch's activations stay in the core's cache.
-Gradients add up in the shard's own vector, and the shards' vectors are added in order. Which rows form a shard and a
-micro-batch depends on the settings of the run alone, never on the number of threads or on which thread was faster.
+Gradients add up in the shard's own vector, and the shards' vectors are added in a fixed order (tree.py), also across
+processes where several train one model (ranks.py). Which rows form a shard and a micro-batch depends on the settings of
+the run alone, never on the number of processes or threads or on which of them was faster.
 """
 import math
 from typing import NamedTuple
@@ -15,6 +16,8 @@ import numpy as np
 from .. import functional as F
 from ..checks import check_number
 from ..threads import Pool, evaluation_logits
+from .exchange import Ranges, ShardSum
+from .ranks import ALONE
 
 
 class Outcome(NamedTuple):
@@ -30,14 +33,18 @@ class Lanes:
     threads      how many lanes, one a usable core unless given
     shards       gradient sums kept apart: a setting of the run, for it decides the bits
     micro_batch  images a lane takes at once, default_micro_batch(model) unless given; it decides the bits, too
+    kind         order of the sum over shards, "tree" or "fold"; it decides the bits, too
+    ranges       the Optimizer's, where there are several ranks
     """
 
-    def __init__(self, model, threads=None, shards=4, micro_batch=None, label_smoothing=0.0):
+    def __init__(self, model, threads=None, shards=4, micro_batch=None, label_smoothing=0.0, kind="tree", ranges=None):
         self.model, self.label_smoothing = model, label_smoothing
         self.pool, self.micro_batch = Pool(threads), default_micro_batch(model) if micro_batch is None else micro_batch
         check_number("shards", shards, whole=True, least=1)
         check_number("micro_batch", self.micro_batch, whole=True, least=1)
-        self.replicas = [model.replica(model.flat_grad)] + [model.replica() for _ in range(shards - 1)]
+        self.ranges = ranges or Ranges(ALONE, model.flat.size)
+        self.shards, self.kind, self.sum = shards, kind, None
+        self.replicas = [model.replica(model.flat_grad)]
 
     def __enter__(self):
         self.pool.__enter__()
@@ -47,7 +54,7 @@ class Lanes:
         self.pool.__exit__(*exc)
 
     def gradient(self, batch_size, load):
-        """Forward and backward of one batch; the gradient of its mean loss is then in model.flat_grad.
+        """Forward and backward of one batch; the gradient of its mean loss is then in model.flat_grad (own range).
 
         load(lo, hi) → images (b, C, H, W), targets (b,) or (b, K), seeds (b,) uint64 or None, of rows lo to hi of the
         batch; called from the lanes.
@@ -55,14 +62,19 @@ class Lanes:
         """
         shards = self.deal(batch_size)
         outcomes = self.pool.map(lambda shard: self.run_shard(*shard, batch_size, load), shards)
-        outcomes = [outcome for shard in outcomes for outcome in shard]
+        outcomes = self.ranges.world.join([outcome for shard in outcomes for outcome in shard])
         self.add_shards([replica.flat_grad for replica, _, _ in shards])
         self.model.update_buffers([outcome.statistics for outcome in outcomes])
         return sum(outcome.loss for outcome in outcomes) / batch_size, sum(outcome.correct for outcome in outcomes)
 
     def deal(self, batch_size):
-        """The shards of a batch, as equal as they can be: [(replica, lo, hi), …]"""
-        bounds = np.linspace(0, batch_size, min(len(self.replicas), batch_size) + 1).astype(int)
+        """This process's shards of a batch, all of which are as equal as they can be: [(replica, lo, hi), …]"""
+        count = min(self.shards, batch_size)
+        if self.sum is None or self.sum.count != count:
+            self.sum = ShardSum(self.ranges, count, self.kind, self.model.dtype)
+        while len(self.replicas) < self.sum.end - self.sum.first:
+            self.replicas.append(self.model.replica())
+        bounds = np.linspace(0, batch_size, count + 1).astype(int)[self.sum.first:self.sum.end + 1]
         return list(zip(self.replicas, bounds[:-1], bounds[1:]))
 
     def run_shard(self, replica, lo, hi, batch_size, load):
@@ -83,22 +95,15 @@ class Lanes:
         return outcomes
 
     def add_shards(self, gradients):
-        """gradients[0], the model's own, += gradients[1], += gradients[2], and so on; each lane adds a range."""
-        total, others = gradients[0], gradients[1:]
-
-        def add(lo, hi):
-            for other in others:
-                total[lo:hi] += other[lo:hi]
-
-        if others:
-            self.pool.each_range(add, len(total))
+        """gradients[0], the model's own, ← the sum of all shards; each lane adds a range."""
+        self.sum.add(gradients, self.pool)
 
     def logits(self, count, load_images):
         """Evaluation-mode logits of count images: (count, K). load_images(lo, hi) → images, called from the lanes.
 
         A block is twice a micro-batch: there is no backward pass, whose activations take as much memory again.
         """
-        return evaluation_logits(self.model, count, load_images, 2 * self.micro_batch, self.pool)
+        return evaluation_logits(self.model, count, load_images, 2 * self.micro_batch, self.pool, self.ranges.world)
 
 
 def default_micro_batch(model):

@@ -2,11 +2,14 @@
 import dataclasses
 import os
 import time
+from contextlib import ExitStack
+
+from rich.console import Console
 
 from ..errors import Interrupted
 from ..runs.config import build_model
-from ..runs.folder import RunFolder
-from . import interrupts, plan, prepare, results
+from ..runs.folder import FollowedRun, RunFolder
+from . import interrupts, plan, prepare, ranks, results
 from .progress import Progress
 from .trainer import Trainer
 
@@ -22,16 +25,20 @@ def train(recipe, out=None, threads=None, console=None):
 
     Raises UserError (also for a loss that is not finite), OSError (disk full), Interrupted (a checkpoint is written).
     """
-    progress = Progress(console)
     prepare.check_recipe(recipe)
-    dataset = prepare.load_dataset(recipe, progress)
-    model = prepare.new_model(recipe, dataset)
-    run = prepare.free_folder(out, f"{recipe.model}-{dataset.name}")
-    trainer = Trainer(run, prepare.new_config(recipe, dataset, model), dataset, model, threads, progress)
-    run.create()                                                             # only after everything has been checked
-    with run.lock():
+
+    def begin(world, progress, threads, held):
+        dataset = prepare.load_dataset(recipe, progress)
+        model = prepare.new_model(recipe, dataset, world)
+        run = prepare.free_folder(out, f"{recipe.model}-{dataset.name}")
+        config = prepare.new_config(recipe, dataset, model)
+        trainer = Trainer(run, config, dataset, model, threads, progress, world)
+        run.create()                                                         # only after everything has been checked
+        held.enter_context(run.lock())
         run.write_config(trainer.config)
-        return run_to_the_end(trainer)
+        return trainer, None
+
+    return run_together(begin, threads, recipe.data_dir, console)
 
 
 def resume(path, threads=None, data_dir=None, console=None):
@@ -39,13 +46,13 @@ def resume(path, threads=None, data_dir=None, console=None):
 
     data_dir: where the data set is now, if it has moved. Raises as train does.
     """
-    progress = Progress(console)
-    run = RunFolder(path)
-    config = run.read_config()
-    with run.lock():
+    def begin(world, progress, threads, held):
+        run = RunFolder(path)
+        config = run.read_config()
+        held.enter_context(run.lock())
         if os.path.exists(run.file("result.json")):
             progress.say(f"{run.path}: this run is finished; numpyvit evaluate {run.path} scores it")
-            return {}
+            return None
         checkpoint = run.read_checkpoint()
         model = build_model(config, checkpoint)
         dataset = prepare.load_dataset(config.recipe, progress, config.data, data_dir)
@@ -54,25 +61,56 @@ def resume(path, threads=None, data_dir=None, console=None):
                 progress.say(f"{name} was {config.versions.get(name)} and is now {version}: "
                              "the run continues, but its bits may differ")
         run.tidy()
-        return run_to_the_end(Trainer(run, config, dataset, model, threads, progress), checkpoint)
+        return Trainer(run, config, dataset, model, threads, progress, world), checkpoint
+
+    return run_together(begin, threads, data_dir, console)
+
+
+def run_together(begin, threads, data_dir, console):
+    """Train on all ranks of the world, which is mostly this process alone. → what result.json holds
+
+    begin(world, progress, threads, held): called on rank 0 → (Trainer, Checkpoint or None), or None for nothing to do;
+    contexts that it enters on the stack held are left when the run ends.
+    """
+    world = ranks.world()
+    progress = Progress(console if world.rank == 0 else Console(quiet=True))
+    threads = threads or world.default_threads()
+    with ExitStack() as held:
+        def begin_here():
+            begun = begin(world, progress, threads, held)
+            return begun, begun and begun[0].config
+
+        begun, config = world.begin(begin_here)
+        if config is None:
+            return {}
+        trainer, checkpoint = begun or (follow(world, config, data_dir, threads, progress), None)
+        trainer.share_weights()
+        for sentence in world.differences(lambda: prepare.versions() | prepare.kernels()):
+            progress.say(sentence)
+        return run_to_the_end(trainer, checkpoint)
+
+
+def follow(world, config, data_dir, threads, progress):
+    """The Trainer of a rank other than 0, which has rank 0's config, reads the data itself and writes nothing."""
+    dataset = prepare.load_dataset(config.recipe, progress, config.data, data_dir)
+    return Trainer(FollowedRun(), config, dataset, build_model(config), threads, progress, world)
 
 
 def run_to_the_end(trainer, checkpoint=None):
     """From the checkpoint, or from the first step, to result.json."""
-    run, progress = trainer.run, trainer.progress
+    run, progress, world = trainer.run, trainer.progress, trainer.world
     with trainer.lanes:
+        world.first_on_node(trainer.compile)
         if trainer.config.plan is None:
             speed = plan.measure_speed(trainer) if trainer.recipe.minutes else None
             images = len(trainer.val_labels), len(trainer.dataset.test)
-            made = plan.make_plan(trainer.recipe, trainer.steps_per_epoch, *images, speed)
+            made = world.from_first(lambda: plan.make_plan(trainer.recipe, trainer.steps_per_epoch, *images, speed))
             trainer.config = dataclasses.replace(trainer.config, plan=made)
             run.write_config(trainer.config)
-        if checkpoint:
-            checkpoint.restore(trainer.model, trainer.optimizer)
-            run.position = checkpoint.position
+        resumed = trainer.restore(checkpoint)
         for sentence in run.rewind():
             progress.say(sentence)
-        describe(trainer, resumed=checkpoint is not None)
+        describe(trainer, resumed)
         progress.start(trainer.config.plan.steps, trainer.steps_per_epoch, trainer.recipe.batch_size,
                        trainer.flops_per_image)
         again = f"numpyvit train --resume {run.path}"
@@ -106,14 +144,16 @@ def take_steps(trainer, signals):
             watch(trainer, done)
         now = time.monotonic()
         age = now - saved_at
-        if (age >= save_every or done == last or signals.asked
-                or (age >= EPOCH_SECONDS and done % trainer.steps_per_epoch == 0)):
+        due = age >= save_every or done == last or (age >= EPOCH_SECONDS and done % trainer.steps_per_epoch == 0)
+        asked, due = trainer.world.agree(signals.asked, due)
+        if asked or due:
             run.log("timings.jsonl", {"step": done, "seconds": round(now - clock_start, 3)})
             run.save_checkpoint(trainer.model, trainer.optimizer, done, now - clock_start)
             saved_at = time.monotonic()
             save_every = max(CHECKPOINT_SECONDS, 20 * (saved_at - now))
             trainer.progress.paused()
-        if signals.asked:
+        if asked:
+            trainer.world.wait()                                             # for the checkpoint, which rank 0 writes
             raise Interrupted(f"stopped after step {done} of {last}; continue with: numpyvit train --resume {run.path}")
 
 
@@ -131,7 +171,7 @@ def describe(trainer, resumed):
     config, data, per_epoch = trainer.config, trainer.config.data, trainer.steps_per_epoch
     trainer.progress.say(f"{config.recipe.model}: {config.model.parameters:,} parameters; {data.name}: {data.train:,} "
                          f"training, {data.val:,} validation, {data.test:,} test images; "
-                         f"{trainer.lanes.pool.threads} threads")
+                         f"{trainer.world.describe()}{trainer.lanes.pool.threads} threads")
     start = f"continuing after step {trainer.run.position.step} of " if resumed else ""
     trainer.progress.say(f"{start}{config.plan.steps:,} steps of {config.recipe.batch_size} images, "
                          f"{config.plan.steps / per_epoch:.2f} epochs, in {trainer.run.path}")

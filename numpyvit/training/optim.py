@@ -8,6 +8,8 @@ from .. import functional as F
 from ..checks import check_number, fail, shown
 from ..ops.optim import OPTIMIZERS, Rule, Update, optimizer_settings
 from ..threads import CHUNK, Pool
+from .exchange import Ranges
+from .ranks import ALONE
 
 INLINE = Pool(1)                                                             # everything in the caller's thread
 
@@ -26,16 +28,18 @@ class Group(NamedTuple):
 
 class Optimizer:
     """The state that goes with model.flat: the vectors that the rules remember, and the average of the weights.
+    Where several ranks train the model, each has the state of its own range of the vector and updates this range.
 
     kind          a name in the table OPTIMIZERS
     weight_decay  of weight matrices; nothing else decays
     clip_norm     the gradient is scaled down to this global norm (0: never)
     ema_decay     of the running average of the weights (0: none); early on it is min(ema_decay, (1 + t) / (10 + t))
     settings      those of the kind's rules, such as beta2, where they are not to be the table's
+    world         the Ranks that train the model together
     Raises UserError for an unknown kind or setting, and for a number out of its range.
     """
 
-    def __init__(self, model, kind="adamw", weight_decay=0.05, clip_norm=0.0, ema_decay=0.0, **settings):
+    def __init__(self, model, kind="adamw", weight_decay=0.05, clip_norm=0.0, ema_decay=0.0, world=ALONE, **settings):
         if kind not in OPTIMIZERS:
             fail("optimizer", f"one of {', '.join(OPTIMIZERS)}", shown(kind))
         known = optimizer_settings(kind)
@@ -49,8 +53,11 @@ class Optimizer:
         check_number("ema_decay", ema_decay, least=0, below=1)
         self.model, self.clip_norm, self.ema_decay = model, clip_norm, ema_decay
         self.groups = parameter_groups(model, OPTIMIZERS[kind], weight_decay)
-        self.vectors = {name: np.zeros_like(model.flat) for rule in OPTIMIZERS[kind] for name in rule.state}
-        self.ema = model.flat.copy() if ema_decay else None
+        matrices = [(group.start, group.end) for group in self.groups if group.shape]
+        self.ranges = Ranges(world, model.flat.size, matrices)
+        lo, hi = self.ranges.lo, self.ranges.hi
+        self.vectors = {name: np.zeros(hi - lo, model.dtype) for rule in OPTIMIZERS[kind] for name in rule.state}
+        self.ema = model.flat[lo:hi].copy() if ema_decay else None
         buffers = model.named_buffers() if ema_decay else ()
         self.ema_buffers = {name: buffer.copy() for name, buffer in buffers if buffer.dtype.kind == "f"}
         self.sums = np.zeros(-(-model.flat.size // CHUNK))
@@ -60,28 +67,37 @@ class Optimizer:
 
         Not finite if any element is not.
         """
+        first, end = self.ranges.chunks
+        own, sums = self.model.flat_grad[first * CHUNK:end * CHUNK], self.sums[first:end]
+
         def fill(lo, hi):
-            F.square_sums(self.model.flat_grad[lo:hi], self.sums[lo // CHUNK:-(-hi // CHUNK)], CHUNK)
-        pool.each_range(fill, self.model.flat.size)
-        return math.sqrt(float(self.sums.sum()))
+            F.square_sums(own[lo:hi], sums[lo // CHUNK:-(-hi // CHUNK)], CHUNK)
+
+        self.sums[...] = 0
+        pool.each_range(fill, own.size)
+        return math.sqrt(float(self.ranges.world.together(self.sums).sum()))
 
     def step(self, lr, step, norm, pool=INLINE):
         """Change the weights.   lr: learning rate   step: 1 for the first   norm: of the gradient   pool: who works"""
         scale = min(1.0, self.clip_norm / (norm + 1e-6)) if self.clip_norm else 1.0          # torch's clip_grad_norm_
         now = Update(float(lr), step, scale=float(scale))
         ema_decay = min(self.ema_decay, (1 + step) / (10 + step))
+        own = self.ranges
         elementwise = [group for group in self.groups if not group.shape]
-        matrices = sorted((group for group in self.groups if group.shape), key=lambda group: group.start - group.end)
+        matrices = [group for group in self.groups if group.shape and own.lo <= group.start and group.end <= own.hi]
 
         def run(lo, hi):
+            lo, hi = own.lo + lo, own.lo + hi
             for group in elementwise:
                 if max(lo, group.start) < min(hi, group.end):
                     self.update(group, max(lo, group.start), min(hi, group.end), now)
             if self.ema is not None:
-                F.average_step(self.model.flat[lo:hi], self.ema[lo:hi], ema_decay)
+                F.average_step(self.model.flat[lo:hi], self.ema[lo - own.lo:hi - own.lo], ema_decay)
 
+        matrices.sort(key=lambda group: group.start - group.end)             # the largest first
         pool.map(lambda group: self.update(group, group.start, group.end, now), matrices)
-        pool.each_range(run, self.model.flat.size)
+        pool.each_range(run, own.hi - own.lo)
+        own.share(self.model.flat)
         buffers = dict(self.model.named_buffers()) if self.ema_buffers else {}
         for name, average in self.ema_buffers.items():
             average += (1 - ema_decay) * (buffers[name] - average)
@@ -89,16 +105,41 @@ class Optimizer:
     def update(self, group, a, b, now):
         """One step of the elements a to b of the flat vector: a part of the group, all of it if it is a matrix."""
         rule = group.rule
-        vectors = [self.model.flat, self.model.flat_grad, *(self.vectors[name] for name in rule.state)]
-        parts = [vector[a:b] if group.shape is None else vector[a:b].reshape(group.shape) for vector in vectors]
+        lo = self.ranges.lo
+        parts = [self.model.flat[a:b], self.model.flat_grad[a:b]]
+        parts += [self.vectors[name][a - lo:b - lo] for name in rule.state]
+        parts = parts if group.shape is None else [part.reshape(group.shape) for part in parts]
         getattr(F, rule.step)(*parts, now._replace(decay=group.decay), *(self.settings[name] for name in rule.settings))
 
+    def compile(self):
+        """Have Numba compile the elementwise steps, or load them: a step of no elements."""
+        lo = self.ranges.lo
+        for group in (group for group in self.groups if not group.shape):
+            self.update(group, lo, lo, Update(0.0))
+        F.average_step(self.model.flat[:0], self.model.flat[:0], 0.0)
+        F.square_sums(self.model.flat[:0], self.sums[:0], CHUNK)
+
+    def own_state(self):
+        """{name: the array itself} of all that this process remembers."""
+        return self.own_vectors() | {f"ema/{name}": average for name, average in self.ema_buffers.items()}
+
+    def own_vectors(self):
+        """{name: the vector itself}, of the own range"""
+        vectors = {f"optimizer/{name}": vector for name, vector in self.vectors.items()}
+        return vectors if self.ema is None else vectors | {"ema": self.ema}
+
     def state(self):
-        """{name: the vector itself} of everything a later process needs to go on exactly."""
-        state = {f"optimizer/{name}": vector for name, vector in self.vectors.items()}
-        if self.ema is not None:
-            state["ema"] = self.ema
-        return state | {f"ema/{name}": average for name, average in self.ema_buffers.items()}
+        """{name: array} of all that a later process needs to go on exactly. All ranks call it; rank 0 gets it whole."""
+        return self.own_state() | {name: self.ranges.collect(vector) for name, vector in self.own_vectors().items()}
+
+    def load(self, state):
+        """Go on from this state(), of which rank 0 alone needs the arrays."""
+        for name, array in self.own_state().items():
+            if name in self.own_vectors():
+                self.ranges.scatter(state.get(name), array)
+            else:
+                array[...] = state.get(name, array)
+                self.ranges.world.bcast(array)
 
 
 def parameter_groups(model, rules, weight_decay):

@@ -46,7 +46,7 @@ def evaluation_interval(watching, steps_per_epoch, steps):
 def measure_speed(trainer):
     """The Speed of a Trainer, by taking steps that are then undone. Compiling is not measured."""
     recipe = trainer.recipe
-    tensors = checkpoint_tensors(trainer.model, trainer.optimizer)
+    tensors = checkpoint_tensors(trainer.model) | trainer.optimizer.own_state()
     before = {name: array.copy() for name, array in tensors.items()}
     images, labels = trainer.dataset.train.images[:512], trainer.dataset.train.labels[:512]
 
@@ -59,7 +59,7 @@ def measure_speed(trainer):
         trainer.evaluate(images[:64], labels[:64])
     started, count = time.monotonic(), 0
     enough = min(3.0, 0.04 * 60 * recipe.minutes)
-    while count < 3 or time.monotonic() - started < enough:
+    while trainer.world.agree(False, count < 3 or time.monotonic() - started < enough)[1]:
         count += 1
         take_step(count % trainer.steps_per_epoch)
     middle = time.monotonic()

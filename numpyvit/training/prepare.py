@@ -7,8 +7,10 @@ import platform
 import sys
 import time
 
+import llvmlite.binding
 import numba
 import numpy as np
+import threadpoolctl
 
 from .. import __version__
 from ..data import channel_statistics, load, train_val_split
@@ -19,6 +21,7 @@ from ..runs.config import DataEntry, LanesEntry, ModelEntry, RunConfig, records_
 from ..runs.folder import RunFolder
 from .batches import augmentation
 from .lanes import default_micro_batch
+from .ranks import ALONE
 
 
 def check_recipe(recipe):
@@ -46,15 +49,16 @@ def load_dataset(recipe, progress, recorded=None, data_dir=None):
     return dataset
 
 
-def new_model(recipe, dataset):
-    """The recipe's model, with as many classes and channels as the data set has."""
+def new_model(recipe, dataset, world=ALONE):
+    """The recipe's model, with as many classes and channels as the data set has. world: the ranks that will train it"""
     needs = {"num_classes": len(dataset.classes), "in_chans": dataset.train.images.shape[1]}
     for field, value in needs.items():
         if recipe.model_fields.get(field, value) != value:
             raise UserError(f"{field}: the data set {dataset.name} has {value}, got {recipe.model_fields[field]}")
     fields = {**recipe.model_fields, **needs}
-    vectors = 3 + recipe.shards + bool(recipe.ema)                           # weights, m, v, gradients, the average
-    needed = count_parameters(recipe.model, **fields) * np.dtype(recipe.dtype).itemsize * vectors
+    state = 2 + bool(recipe.ema)                                    # m, v, the average: each rank has its range
+    vectors = 1 + -(-recipe.shards // world.size) + state / world.size       # the weights, a gradient a shard
+    needed = count_parameters(recipe.model, **fields) * np.dtype(recipe.dtype).itemsize * vectors * world.node_size
     if needed > installed_memory():
         raise UserError(f"{recipe.model}: training it needs at least {needed / 2**30:,.1f} GiB of memory, and this "
                         f"machine has {installed_memory() / 2**30:,.1f}; choose a smaller model")
@@ -81,7 +85,7 @@ def new_config(recipe, dataset, model):
         DataEntry(name=dataset.name, notice=dataset.notice, source=dataset.source, checksum=records_of(dataset),
                   files=dataset.checksum, classes=list(dataset.classes), mean=mean.tolist(), std=std.tolist(),
                   train=len(kept), val=len(held_out), test=len(dataset.test)),
-        LanesEntry(recipe.shards, recipe.micro_batch or default_micro_batch(model)),
+        LanesEntry(recipe.shards, recipe.micro_batch or default_micro_batch(model), "tree"),
         versions=versions(), command=" ".join(sys.argv[1:]), started=time.strftime("%Y-%m-%d %H:%M:%S"))
 
 
@@ -89,6 +93,12 @@ def versions():
     """What else the bits of a run depend on: {name: version}"""
     return {"numpyvit": __version__, "python": platform.python_version(), "numpy": np.__version__,
             "numba": numba.__version__, "machine": platform.machine()}
+
+
+def kernels():
+    """What the bits depend on, too: {name: what this processor is to the compiler and to BLAS}"""
+    blas = [library["architecture"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"]
+    return {"the processor": llvmlite.binding.get_host_cpu_name(), "BLAS for": ", ".join(map(str, blas))}
 
 
 def free_folder(out, name):

@@ -35,7 +35,7 @@ def launched():
 def world():
     """All ranks of this run, joined at the first call. UserError if launcher and mpi4py do not fit together."""
     _, size = launched()
-    return OneProcess() if size == 1 else Ranks(load_mpi(size))
+    return ALONE if size == 1 else Ranks(load_mpi(size))
 
 
 def load_mpi(size):
@@ -60,11 +60,23 @@ def load_mpi(size):
     return MPI
 
 
+def leave(status, message, say):
+    """The last call of a command: say the message, on one rank, end all ranks if this one failed, and return status."""
+    if world.cache_info().currsize:
+        return world().leave(status, message, say)
+    if message and launched()[0] == 0:                                       # the ranks have not met: all failed alike
+        say(message)
+    return status
+
+
 class OneProcess:
     """The only process of a run: nobody to wait for, nobody to tell."""
-    rank, size = 0, 1
+    rank, size, node_size = 0, 1, 1
 
     def from_first(self, fn):
+        return fn()
+
+    def begin(self, fn):
         return fn()
 
     def first_on_node(self, fn):
@@ -75,6 +87,9 @@ class OneProcess:
 
     def together(self, array):
         return array
+
+    def join(self, items):
+        return items
 
     def agree(self, asked, due):
         return asked, due
@@ -88,10 +103,16 @@ class OneProcess:
     def default_threads(self):
         return usable_cores()
 
+    def describe(self):
+        return ""
+
     def leave(self, status, message, say):
         if message:
             say(message)
         return status
+
+
+ALONE = OneProcess()
 
 
 class Ranks:
@@ -101,7 +122,7 @@ class Ranks:
         self.mpi, self.comm = mpi, mpi.COMM_WORLD.Dup()
         self.leaving = self.comm.Dup()                                       # so that leave() meets no other collective
         self.node = self.comm.Split_type(mpi.COMM_TYPE_SHARED)
-        self.rank, self.size, self.left = self.comm.rank, self.comm.size, False
+        self.rank, self.size, self.node_size, self.left = self.comm.rank, self.comm.size, self.node.size, False
         atexit.register(self.leave_at_exit)                         # before mpi4py's MPI_Finalize, which waits for all
 
     def wait(self):
@@ -110,19 +131,23 @@ class Ranks:
 
     def from_first(self, fn):
         """What fn() returns on rank 0, which alone calls fn, on all ranks. If fn raises, the others raise UserError."""
-        value = error = None
+        return self.begin(lambda: (None, fn()))[1]
+
+    def begin(self, fn):
+        """Rank 0 calls fn() → (own, told) and gets both; the others get (None, told), or UserError if fn raises."""
+        own = told = error = None
         if self.rank == 0:
             try:
-                value = fn()
+                own, told = fn()
             except BaseException as caught:                         # KeyboardInterrupt, too: the others are waiting
                 error = caught
         self.wait()
-        value, failed = self.comm.bcast((value, error is not None))
+        told, failed = self.comm.bcast((told, error is not None))
         if error:
             raise error
         if failed:
             raise UserError("rank 0 failed")
-        return value
+        return own, told
 
     def first_on_node(self, fn):
         """One rank a node calls fn() while the others wait: what fn compiles, they then find in Numba's cache."""
@@ -138,6 +163,10 @@ class Ranks:
         self.comm.Allreduce(self.mpi.IN_PLACE, array.reshape(-1).view(np.uint32), op=self.mpi.BOR)
         return array
 
+    def join(self, items):
+        """The lists of all ranks as one list, in the order of the ranks."""
+        return [item for part in self.comm.allgather(items) for item in part]
+
     def agree(self, asked, due):
         """Once a step, for all ranks: (has any rank been asked to stop, is a checkpoint due on rank 0)."""
         flags = np.array([asked, due and self.rank == 0], np.uint32)
@@ -149,13 +178,13 @@ class Ranks:
         self.comm.Bcast(array.reshape(-1).view(np.uint8))
 
     def differences(self, facts):
-        """Sentences about the facts {name: value} that are not the same on all ranks, for rank 0 to print."""
-        everyone = self.comm.gather(facts)
+        """Sentences for rank 0 to print: which of the facts() → {name: value} are not the same on all ranks."""
+        everyone = self.comm.gather(facts())
         if not everyone:
             return []
         first = everyone[0]
         return [f"rank {rank} has {name} {theirs[name]}, rank 0 has {first[name]}: the result may have other bits than "
-                "on ranks that are all alike" for name in facts for rank, theirs in enumerate(everyone)
+                "on ranks that are all alike" for name in first for rank, theirs in enumerate(everyone)
                 if theirs[name] != first[name]][:4]
 
     def default_threads(self):
@@ -163,6 +192,9 @@ class Ranks:
         mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count())
         cores = set().union(*self.node.allgather(set(mine)))
         return max(1, min(len(mine), len(cores) // self.node.size))
+
+    def describe(self):
+        return f"{self.size} ranks of "
 
     def leave(self, status, message, say):
         """The last call of a rank. Waits for the others and returns status; the lowest rank that has a message says it.

@@ -9,7 +9,7 @@ from .progress import clock
 
 
 def finish(trainer):
-    """Score the test images; write result.json, weights.safetensors and curves.png. → what result.json holds"""
+    """Score the test images; rank 0 writes result.json, weights.safetensors and curves.png. → what result.json holds"""
     run, data, recipe, say = trainer.run, trainer.config.data, trainer.recipe, trainer.progress.say
     say(f"scoring the {data.test:,} test images, once")
     started = time.monotonic()
@@ -18,11 +18,15 @@ def finish(trainer):
     run.log("metrics.jsonl", {"kind": "test", "step": run.position.step, "loss": loss, "accuracy": accuracy})
     trainer.progress.evaluated("test acc", accuracy)
     trainer.progress.end()
+    first = trainer.world.rank == 0
     with trainer.averaged_weights():
-        save_weights(trainer.model, run.file("weights.safetensors"))
+        if first:
+            save_weights(trainer.model, run.file("weights.safetensors"))
     result = {"test_accuracy": accuracy, "test_loss": loss, "weights": "running average" if recipe.ema else "last",
               "steps": run.position.step, "epochs": run.position.step / trainer.steps_per_epoch, "seconds": seconds,
               "data": data.name, "notice": data.notice}
+    if not first:
+        return result
     write_atomic(run.file("result.json"), [(json.dumps(result, indent=1) + "\n").encode()])
     say(f"test accuracy {accuracy:.2%} on the {data.test:,} test images of {data.name}, with the {result['weights']} "
         f"weights, after {clock(seconds)} of training in {run.path}")

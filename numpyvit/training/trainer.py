@@ -14,6 +14,7 @@ from .batches import Batches
 from .lanes import Lanes
 from .optim import Optimizer
 from .progress import Progress
+from .ranks import ALONE
 from .schedule import learning_rate
 from .trouble import not_finite
 
@@ -21,14 +22,15 @@ from .trouble import not_finite
 class Trainer:
     """The model of a RunConfig, its optimiser, the lanes, and the data as indices into the data set.
 
-    run: the RunFolder.   threads: one a core unless given; never more than the run's shards.
+    run: the RunFolder.   threads: one a core unless given; never more than the run's shards.   world: its ranks
     Raises UserError where batch size, validation split or augmentation do not fit the data.
     """
 
-    def __init__(self, run, config, dataset, model, threads=None, progress=None):
+    def __init__(self, run, config, dataset, model, threads=None, progress=None, world=ALONE):
         self.run, self.config, self.recipe, self.dataset, self.model = run, config, config.recipe, dataset, model
-        self.progress = progress or Progress()
-        self.optimizer = new_optimizer(model, self.recipe)
+        self.progress, self.world = progress or Progress(), world
+        check_ranks(config, world.size)
+        self.optimizer = new_optimizer(model, self.recipe, self.world)
         self.mean, self.std = np.array(config.data.mean), np.array(config.data.std)
         train_rows, val_rows = train_val_split(dataset.train, config.data.val, self.recipe.seed)
         self.val_images, self.val_labels = dataset.train.images[val_rows], dataset.train.labels[val_rows]
@@ -38,8 +40,36 @@ class Trainer:
         self.batches = Batches(dataset.train, train_rows, self.recipe, len(dataset.classes), self.mean, self.std)
         self.steps_per_epoch = self.batches.steps_per_epoch
         self.flops_per_image = training_flops(config.model.family, model.config)
-        self.lanes = Lanes(model, min(threads or usable_cores(), config.lanes.shards), config.lanes.shards,
-                           config.lanes.micro_batch, self.recipe.label_smoothing)
+        shards = config.lanes.shards
+        threads = min(threads or usable_cores(), -(-shards // world.size))
+        self.lanes = Lanes(model, threads, shards, config.lanes.micro_batch, self.recipe.label_smoothing,
+                           config.lanes.sum, self.optimizer.ranges)
+
+    def compile(self):
+        """Have Numba compile, or load from its cache, the kernels of a step; changes nothing but gradients."""
+        load, B = self.batches.loader(0), self.recipe.batch_size
+        self.lanes.run_shard(self.lanes.replicas[0], 0, min(self.lanes.micro_batch, B), B, load)
+        self.model.forward(load(0, 1)[0])
+        self.optimizer.compile()
+
+    def restore(self, checkpoint):
+        """Go on from a Checkpoint, which rank 0 has read, or None. → whether there is one"""
+        position = self.world.from_first(lambda: checkpoint and checkpoint.position)
+        if position is None:
+            return False
+        self.run.position = position
+        if self.world.rank == 0:
+            checkpoint.restore(self.model, self.optimizer)
+        else:
+            self.optimizer.state()                                           # whose shapes rank 0 compares
+            self.optimizer.load({})
+        self.share_weights()
+        return True
+
+    def share_weights(self):
+        """The weights and buffers of rank 0, on all ranks."""
+        for array in (self.model.flat, *dict(self.model.named_buffers()).values()):
+            self.world.bcast(array)
 
     def take_step(self, step):
         """One update of the weights → its line of metrics.jsonl."""
@@ -58,6 +88,7 @@ class Trainer:
         loss, correct = self.lanes.gradient(self.recipe.batch_size, load)
         norm = self.optimizer.grad_norm(self.lanes.pool)
         if not (math.isfinite(loss) and math.isfinite(norm)):
+            self.optimizer.ranges.share(self.model.flat_grad)
             raise not_finite(self, step, loss, load)
         self.optimizer.step(lr, step + 1, norm, self.lanes.pool)
         return loss, correct / self.recipe.batch_size, norm
@@ -78,20 +109,32 @@ class Trainer:
         if self.optimizer.ema is None:
             yield
             return
-        buffers = dict(self.model.named_buffers())
-        pairs = [(self.model.flat, self.optimizer.ema)]
-        pairs += [(buffers[name], average) for name, average in self.optimizer.ema_buffers.items()]
-        own = [array.copy() for array, _ in pairs]
+        flat, ranges, buffers = self.model.flat, self.optimizer.ranges, dict(self.model.named_buffers())
+        averages = [(buffers[name], average) for name, average in self.optimizer.ema_buffers.items()]
+        pairs = [(flat[ranges.lo:ranges.hi], self.optimizer.ema)] + averages
+        own = [(array, array.copy()) for array in (flat, *(buffer for buffer, _ in averages))]
         try:
             for array, average in pairs:
                 array[...] = average
+            ranges.share(flat)
             yield
         finally:
-            for (array, _), mine in zip(pairs, own):
+            for array, mine in own:
                 array[...] = mine
 
 
-def new_optimizer(model, recipe):
+def new_optimizer(model, recipe, world=ALONE):
     """The recipe's Optimizer of the model."""
     settings = {name: getattr(recipe, name) for name in optimizer_settings(recipe.optimizer)}
-    return Optimizer(model, recipe.optimizer, recipe.weight_decay, recipe.clip_norm, recipe.ema, **settings)
+    return Optimizer(model, recipe.optimizer, recipe.weight_decay, recipe.clip_norm, recipe.ema, world, **settings)
+
+
+def check_ranks(config, size):
+    """Raise UserError if the batches of this RunConfig cannot be dealt to so many ranks."""
+    count = min(config.lanes.shards, config.recipe.batch_size)
+    if size > count:
+        raise UserError(f"{size} ranks need --shards {size} or more, and as many images a batch; got {count}. The "
+                        "number of shards decides the bits, so a run keeps the number that it was started with")
+    if size > 1 and config.lanes.sum != "tree":
+        raise UserError("this run was started by a version without ranks, which added shards in another order: "
+                        "continue it without mpiexec")

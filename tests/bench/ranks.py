@@ -1,8 +1,8 @@
-"""Ranks: which share of a training step is spent in exchange, measured on this machine; and a model of clusters on paper.
+"""Ranks: which share of a training step is exchange, measured on this machine; and a model of clusters on paper.
 
-Measured: mpiexec starts 1, 2, 4 ranks with a batch for all of them together. Before every call of MPI the ranks meet, so that
-waiting for a slower rank is not taken for exchange. Modelled: the time of a step measured here, and the time that the messages
-of a step would take in a network of so much latency and bandwidth. Nobody has run the modelled table.
+Measured: mpiexec starts 1, 2, 4 ranks with a batch for all of them together. Before every call of MPI the ranks meet, so
+that waiting for a slower rank is not taken for exchange. Modelled: the time of a step measured here, and the time that the
+messages of a step would take in a network of so much latency and bandwidth. Nobody has run the modelled table.
 """
 import argparse
 import json
@@ -46,8 +46,8 @@ def main(arguments):
         for ranks in args.ranks:
             spec = dict(name=name, batch=args.batch, threads=args.threads, steps=args.steps, optimizer=args.optimizer,
                         state=args.state)
-            command = [mpiexec, "-n", str(ranks), sys.executable, str(race.BENCH), "ranks", "--worker", json.dumps(spec)]
-            done = subprocess.run(command, capture_output=True, text=True)
+            worker = [sys.executable, str(race.BENCH), "ranks", "--worker", json.dumps(spec)]
+            done = subprocess.run([mpiexec, "-n", str(ranks), *worker], capture_output=True, text=True)
             if done.returncode:
                 why = (done.stderr.strip().splitlines() or ["failed"])[-1]
                 sys.exit(f"bench ranks: {name} on {ranks} ranks: {why}")
@@ -61,8 +61,8 @@ def main(arguments):
 
 
 def show(points, args):
-    table = Table(title=f"measured: training step, batch {args.batch} for all ranks together, {args.threads} thread(s) a "
-                        f"rank, {os.cpu_count()} cores", box=SIMPLE_HEAD)
+    table = Table(title=f"measured: training step, batch {args.batch} for all ranks together, {args.threads} thread(s) "
+                        f"a rank, {os.cpu_count()} cores", box=SIMPLE_HEAD)
     for heading in ("model", "ranks", "ms a step", "ms of exchange", "share", "ms waiting for others"):
         table.add_column(heading, justify="left" if heading == "model" else "right", no_wrap=True)
     for p in points:
