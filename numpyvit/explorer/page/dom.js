@@ -1,0 +1,111 @@
+"use strict";
+/* Elements, numbers as text, and what the axes of an array mean. */
+
+/* h("p", {class: "note", onclick: f}, "text", element): text is always text, never markup. */
+function h(tag, props = {}, ...children) {
+  const element = tag.startsWith("svg:") ? document.createElementNS("http://www.w3.org/2000/svg", tag.slice(4)) : document.createElement(tag);
+  for (const [name, value] of Object.entries(props)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "style") for (const [k, v] of Object.entries(value)) element.style.setProperty(k, v);
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat(Infinity).filter(c => c !== null && c !== undefined && c !== false));
+  return element;
+}
+const $ = id => document.getElementById(id);
+
+/* A number in so many significant digits, with a real minus sign. */
+function fmt(x, digits = 4) {
+  if (Number.isNaN(x)) return "NaN";
+  if (x === Infinity) return "∞";
+  if (x === -Infinity) return "−∞";
+  if (x === 0) return "0";
+  const a = Math.abs(x);
+  if (Number.isInteger(x) && a < 1e6) return String(x).replace("-", "−");
+  const text = a >= 1e-3 && a < 1e5 ? String(Number(x.toPrecision(digits))) : x.toExponential(digits - 1).replace("e+", "e");
+  return text.replaceAll("-", "−");
+}
+const count = n => n.toLocaleString("en-GB");
+const percent = p => (100 * p).toFixed(1) + " %";
+const shapeText = shape => (shape.length ? shape.join(" × ") : "one number");
+const subscript = n => [...String(n)].map(c => "₀₁₂₃₄₅₆₇₈₉"[c] ?? c).join("");
+
+const GIVEN = ["parameter", "buffer", "table", "image", "target"];
+const isGiven = step => GIVEN.includes(step.op);
+
+/* What each axis of a step runs over. */
+function axesOf(step) {
+  const shape = app.shape(step), n = shape.length, last = {linear: "channel"};
+  if (isGiven(step) || /\.(grad|new)$|^dweight$|^weight$/.test(step.name)) {
+    if (n === 4 && step.op === "image") return ["image", "colour", "row", "column"];
+    if (n === 4) return ["output", "input", "row", "column"];
+    if (n === 3) return ["image", "token", "channel"];
+    if (n === 2) return step.name.includes("table") ? ["offset", "head"] : ["output", "input"];
+    return ["channel", "", "", ""].slice(0, n);
+  }
+  if (step.module === "loss" || ["logits", "dlogits"].includes(step.name)) return ["image", "class"].slice(0, n);
+  if (step.module === "image" || /^d?(images|pixels)$/.test(step.name)) return ["image", "colour", "row", "column"].slice(0, n);
+  if (/attention|softmax|relative/.test(step.op) && n === 4) {
+    const first = shape[0] > 1 && app.program.about.family === "Swin" ? "window" : "image";
+    return [first, "head", "query", /^(attn|y|scores|e|dscores|dattn|ddropped|dropped|dx)$/.test(step.name) && isScores(step) ? "key" : "channel"];
+  }
+  if (n === 4) return ["image", "row", "column", "channel"];
+  if (n === 3) return step.op.startsWith("relative") ? ["head", "query", "key"] : [shape[0] > 1 ? "window" : "image", "token", last.linear];
+  if (n === 2) return ["token", "channel"];
+  return ["channel"].slice(0, n);
+}
+
+/* Whether a 4-D array of attention is (…, query, key): its last two axes are those of the block's probabilities. */
+function isScores(step) {
+  const block = attentionBlocks().find(b => b.module === step.module);
+  const shape = app.shape(step);
+  return !!block && block.shape.slice(-2).every((n, k) => n === shape[shape.length - 2 + k]);
+}
+
+/* The steps that hold attention probabilities: what softmax_forward returned to attention_forward. */
+let cachedBlocks = null;
+function attentionBlocks() {
+  cachedBlocks ??= app.steps
+    .filter(s => s.phase === "forward" && s.op === "softmax_forward" && app.shape(s).length === 4 && s.name !== "e")
+    .map(s => ({step: s, module: s.module, shape: app.shape(s)}));
+  return cachedBlocks;
+}
+
+/* The steps that a step's line reads, in order, without repetition. */
+function operandsOf(step) {
+  const found = [], seen = new Set();
+  const visit = i => {
+    for (const a of app.engine.nodes[i].args) {
+      if (seen.has(a)) continue;
+      seen.add(a);
+      if (app.stepOf.has(a)) found.push(app.stepOf.get(a));
+      else visit(a);
+    }
+  };
+  visit(step.node);
+  return found;
+}
+
+/* The steps whose lines read a step. */
+let consumers = null;
+function usedBy(step) {
+  if (!consumers) {
+    consumers = new Map();
+    for (const s of app.steps) for (const o of operandsOf(s)) consumers.set(o, [...(consumers.get(o) || []), s]);
+  }
+  return consumers.get(step) || [];
+}
+
+const moduleName = step => step.module || "model";
+const labelOf = step => `${isGiven(step) && step.module ? step.module + "." : ""}${step.name}`;
+const indexText = (flat, shape) => (shape.length ? `[${unflatten(flat, shape).join(",")}]` : "");
+
+/* A link to a step, or to one of its cells; clicks are remembered for the way back. */
+function stepLink(step, flat = null, text = null) {
+  const hash = app.address(step, flat);
+  return h("a", {href: encodeURI(hash), class: `link ${step.phase}`, title: step.id, onclick: event => {
+    event.preventDefault();
+    app.select(step.number, flat, {trail: [...app.trail, app.address()]});
+  }}, text ?? labelOf(step) + (flat === null ? "" : indexText(flat, app.shape(step))));
+}
