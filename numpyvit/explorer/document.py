@@ -5,8 +5,9 @@ from importlib import resources
 
 from .pack import arrays_of, packed, program_of, to_json
 
-SCRIPTS = ("arrays.js", "primitives.js", "engine.js", "derive.js", "load.js", "app.js", "dom.js", "geometry.js", "maps.js", "strip.js",
-           "source.js", "step.js", "cell.js", "photo.js", "whatif.js", "tour.js", "start.js")
+SCRIPTS = ("arrays.js", "primitives.js", "engine.js", "derive.js", "load.js", "app.js", "dom.js", "geometry.js", "maps.js",
+           "strip.js", "source.js", "bigmap.js", "step.js", "cell.js", "overlay.js", "photo.js", "classes.js", "whatif.js",
+           "tour.js", "start.js")
 POLICY = ("default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
           "form-action 'none'")
 
@@ -24,7 +25,7 @@ def document(recording, about):
     script = "\n".join(part(name) for name in SCRIPTS)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = part("page.html")
-    fields = {"POLICY": POLICY.format(hashes=f"'sha256-{digest}'"), "STYLE": part("style.css"),
+    fields = {"POLICY": POLICY.format(hashes=f"'sha256-{digest}'"), "STYLE": part("style.css") + part("panels.css"),
               "PROGRAM": packed(to_json(program)), "ARRAYS": packed(blob), "SCRIPT": script}
     for name, text in fields.items():
         before, marker, after = page.partition(f"<!--{name}-->" if name != "POLICY" else "POLICY")

@@ -22,7 +22,11 @@ def steps_of(recording):
     tape, calls = recording.tape, recording.calls
     names = {}
     for call, line, name, node in recording.order:
+        if tape.nodes[node].op == "full":                                    # zeros that the next lines fill
+            continue
         argument = line == call.first and tape.nodes[node].call != call.number
+        if argument and tape.nodes[node].op == "put":                        # an array that is being filled
+            continue
         names.setdefault(node, f"{call.function.rpartition('.')[0] or call.function}({name})" if argument else name)
     for path, node in recording.gradients.items():
         names[node] = path.rpartition(".")[2] + ".grad"

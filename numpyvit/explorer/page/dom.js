@@ -3,7 +3,9 @@
 
 /* h("p", {class: "note", onclick: f}, "text", element): text is always text, never markup. */
 function h(tag, props = {}, ...children) {
-  const element = tag.startsWith("svg:") ? document.createElementNS("http://www.w3.org/2000/svg", tag.slice(4)) : document.createElement(tag);
+  const element = tag.startsWith("svg:")
+    ? document.createElementNS("http://www.w3.org/2000/svg", tag.slice(4))
+    : document.createElement(tag);
   for (const [name, value] of Object.entries(props)) {
     if (value === null || value === undefined || value === false) continue;
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
@@ -14,6 +16,10 @@ function h(tag, props = {}, ...children) {
   return element;
 }
 const $ = id => document.getElementById(id);
+const fill = (element, ...children) =>
+  element.replaceChildren(
+    ...children.flat(Infinity).filter(c => c !== null && c !== undefined && c !== false && c !== ""),
+  );
 
 /* A number in so many significant digits, with a real minus sign. */
 function fmt(x, digits = 4) {
@@ -23,7 +29,8 @@ function fmt(x, digits = 4) {
   if (x === 0) return "0";
   const a = Math.abs(x);
   if (Number.isInteger(x) && a < 1e6) return String(x).replace("-", "−");
-  const text = a >= 1e-3 && a < 1e5 ? String(Number(x.toPrecision(digits))) : x.toExponential(digits - 1).replace("e+", "e");
+  const text =
+    a >= 1e-3 && a < 1e5 ? String(Number(x.toPrecision(digits))) : x.toExponential(digits - 1).replace("e+", "e");
   return text.replaceAll("-", "−");
 }
 const count = n => n.toLocaleString("en-GB");
@@ -36,7 +43,9 @@ const isGiven = step => GIVEN.includes(step.op);
 
 /* What each axis of a step runs over. */
 function axesOf(step) {
-  const shape = app.shape(step), n = shape.length, last = {linear: "channel"};
+  const shape = app.shape(step),
+    n = shape.length,
+    last = {linear: "channel"};
   if (isGiven(step) || /\.(grad|new)$|^dweight$|^weight$/.test(step.name)) {
     if (n === 4 && step.op === "image") return ["image", "colour", "row", "column"];
     if (n === 4) return ["output", "input", "row", "column"];
@@ -45,13 +54,22 @@ function axesOf(step) {
     return ["channel", "", "", ""].slice(0, n);
   }
   if (step.module === "loss" || ["logits", "dlogits"].includes(step.name)) return ["image", "class"].slice(0, n);
-  if (step.module === "image" || /^d?(images|pixels)$/.test(step.name)) return ["image", "colour", "row", "column"].slice(0, n);
+  if (step.module === "image" || /^d?(images|pixels)$/.test(step.name))
+    return ["image", "colour", "row", "column"].slice(0, n);
   if (/attention|softmax|relative/.test(step.op) && n === 4) {
     const first = shape[0] > 1 && app.program.about.family === "Swin" ? "window" : "image";
-    return [first, "head", "query", /^(attn|y|scores|e|dscores|dattn|ddropped|dropped|dx)$/.test(step.name) && isScores(step) ? "key" : "channel"];
+    return [
+      first,
+      "head",
+      "query",
+      /^(attn|y|scores|e|dscores|dattn|ddropped|dropped|dx)$/.test(step.name) && isScores(step) ? "key" : "channel",
+    ];
   }
   if (n === 4) return ["image", "row", "column", "channel"];
-  if (n === 3) return step.op.startsWith("relative") ? ["head", "query", "key"] : [shape[0] > 1 ? "window" : "image", "token", last.linear];
+  if (n === 3)
+    return step.op.startsWith("relative")
+      ? ["head", "query", "key"]
+      : [shape[0] > 1 ? "window" : "image", "token", last.linear];
   if (n === 2) return ["token", "channel"];
   return ["channel"].slice(0, n);
 }
@@ -74,7 +92,8 @@ function attentionBlocks() {
 
 /* The steps that a step's line reads, in order, without repetition. */
 function operandsOf(step) {
-  const found = [], seen = new Set();
+  const found = [],
+    seen = new Set();
   const visit = i => {
     for (const a of app.engine.nodes[i].args) {
       if (seen.has(a)) continue;
@@ -104,8 +123,17 @@ const indexText = (flat, shape) => (shape.length ? `[${unflatten(flat, shape).jo
 /* A link to a step, or to one of its cells; clicks are remembered for the way back. */
 function stepLink(step, flat = null, text = null) {
   const hash = app.address(step, flat);
-  return h("a", {href: encodeURI(hash), class: `link ${step.phase}`, title: step.id, onclick: event => {
-    event.preventDefault();
-    app.select(step.number, flat, {trail: [...app.trail, app.address()]});
-  }}, text ?? labelOf(step) + (flat === null ? "" : indexText(flat, app.shape(step))));
+  return h(
+    "a",
+    {
+      href: encodeURI(hash),
+      class: `link ${step.phase}`,
+      title: step.id,
+      onclick: event => {
+        event.preventDefault();
+        app.select(step.number, flat, {trail: [...app.trail, app.address()]});
+      },
+    },
+    text ?? labelOf(step) + (flat === null ? "" : indexText(flat, app.shape(step))),
+  );
 }

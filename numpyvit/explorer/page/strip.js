@@ -7,7 +7,9 @@ function columnKey(step) {
   const block = step.module.match(/^.*?blocks\.\d+(\.\w+)?/);
   if (block) return block[0];
   const parts = step.module.split(".");
-  return /^(layers|stages?\d*)$/.test(parts[0]) ? parts.slice(0, /^\d+$/.test(parts[1] || "") ? 3 : 2).join(".") : parts[0];
+  return /^(layers|stages?\d*)$/.test(parts[0])
+    ? parts.slice(0, /^\d+$/.test(parts[1] || "") ? 3 : 2).join(".")
+    : parts[0];
 }
 
 function buildColumns() {
@@ -15,7 +17,8 @@ function buildColumns() {
   for (const step of app.steps) {
     step.column = columnKey(step);
     if (isGiven(step)) continue;
-    if (step.phase === "forward" && !columns.has(step.column)) columns.set(step.column, {key: step.column, forward: [], backward: []});
+    if (step.phase === "forward" && !columns.has(step.column))
+      columns.set(step.column, {key: step.column, forward: [], backward: []});
     columns.get(step.column)?.[step.phase].push(step);
   }
   const list = [...columns.values()];
@@ -34,65 +37,175 @@ const rms = data => {
 };
 
 function drawStrip() {
-  const columns = app.columns, current = app.step().column, phase = app.step().phase, given = isGiven(app.step());
+  const columns = app.columns,
+    current = app.step().column,
+    phase = app.step().phase,
+    given = isGiven(app.step());
   const norms = way => columns.map(c => (c[way].length ? rms(app.data(c[way][c[way].length - 1])) : 0));
   const shade = values => {
-    const logs = values.filter(v => v > 0).map(Math.log10), low = Math.min(...logs), high = Math.max(...logs);
+    const logs = values.filter(v => v > 0).map(Math.log10),
+      low = Math.min(...logs),
+      high = Math.max(...logs);
     return values.map(v => (v > 0 ? 0.12 + (0.88 * (Math.log10(v) - low)) / (high - low || 1) : 0));
   };
-  const [forward, backward] = [norms("forward"), norms("backward")], shades = {forward: shade(forward), backward: shade(backward)};
-  const cells = (way, values) => columns.map((c, k) => {
-    const selected = c.key === current && way === phase && !given, target = c[way][0];
-    return h("button", {class: `strip-cell ${way}`, style: {"--shade": shades[way][k].toFixed(3)}, disabled: !target, "aria-current": selected ? "step" : null,
-      title: `${c.key}, ${way}: ${c[way].length} steps` + (values[k] ? `, root mean square of the result ${fmt(values[k], 3)}` : ""),
-      "aria-label": `${c.key} ${way}`, onclick: () => app.select(target.number)});
-  });
+  const [forward, backward] = [norms("forward"), norms("backward")],
+    shades = {forward: shade(forward), backward: shade(backward)};
+  const cells = (way, values) =>
+    columns.map((c, k) => {
+      const selected = c.key === current && way === phase && !given,
+        target = c[way][0];
+      return h("button", {
+        class: `strip-cell ${way}`,
+        style: {"--shade": shades[way][k].toFixed(3)},
+        disabled: !target,
+        "aria-current": selected ? "step" : null,
+        title:
+          `${c.key}, ${way}: ${c[way].length} steps` +
+          (values[k] ? `, root mean square of the result ${fmt(values[k], 3)}` : ""),
+        "aria-label": `${c.key} ${way}`,
+        onclick: () => app.select(target.number),
+      });
+    });
   const groups = [];
   columns.forEach((c, k) => {
     const last = groups[groups.length - 1];
     if (last && last.group === c.group && c.group) last.span++;
-    else groups.push({group: c.group, label: c.group ? c.group.replace(/^layers\.|^stage/, "").replace(".blocks.", "·").replace("blocks.", "block ") : "", start: k, span: 1});
+    else
+      groups.push({
+        group: c.group,
+        label: c.group
+          .replace(/^layers\.(\d+)\.|^stage(\d+)\./, (_, a, b) => `stage ${a ?? b} `)
+          .replace("blocks.", "block "),
+        start: k,
+        span: 1,
+      });
   });
-  const strip = h("div", {class: "strip-grid", style: {"--columns": columns.length}},
-    groups.map(g => h("div", {class: "strip-group" + (g.group ? " named" : ""), style: {"grid-column": `${g.start + 1} / span ${g.span}`}}, g.label)),
-    columns.map(c => h("div", {class: "strip-label", "data-current": c.key === current ? "yes" : null}, h("span", {}, c.label))),
-    cells("forward", forward), cells("backward", backward));
-  const named = app.program.named, loss = app.engine.get(named.loss)[0];
-  const photo = h("canvas", {class: "strip-photo", title: "the image"}), gradient = h("canvas", {class: "strip-photo", title: "gradient of the loss for every pixel"});
+  const strip = h(
+    "div",
+    {class: "strip-grid", style: {"--columns": columns.length}},
+    groups.map(g =>
+      h(
+        "div",
+        {class: "strip-group" + (g.group ? " named" : ""), style: {"grid-column": `${g.start + 1} / span ${g.span}`}},
+        g.label,
+      ),
+    ),
+    columns.map(c =>
+      h("div", {class: "strip-label", "data-current": c.key === current ? "yes" : null}, h("span", {}, c.label)),
+    ),
+    cells("forward", forward),
+    cells("backward", backward),
+  );
+  const named = app.program.named,
+    loss = app.engine.get(named.loss)[0];
+  const photo = h("canvas", {class: "strip-photo", title: "the image"}),
+    gradient = h("canvas", {class: "strip-photo", title: "gradient of the loss for every pixel"});
   paintPhoto(photo);
   paintPixelGradient(gradient);
   const scroll = $("strip").querySelector(".strip-scroll")?.scrollLeft ?? 0;
   $("strip").replaceChildren(
-    h("div", {class: "strip-end"}, h("button", {class: "bare", onclick: () => app.select(app.stepOf.get(named.pixels).number), "aria-label": "the image"}, photo),
-      h("button", {class: "bare", onclick: () => app.select(app.stepOf.get(named.dpixels).number), "aria-label": "its gradient"}, gradient)),
+    h(
+      "div",
+      {class: "strip-end"},
+      h(
+        "button",
+        {class: "bare", onclick: () => app.select(app.stepOf.get(named.pixels).number), "aria-label": "the image"},
+        photo,
+      ),
+      h(
+        "button",
+        {
+          class: "bare",
+          onclick: () => app.select(app.stepOf.get(named.dpixels).number),
+          "aria-label": "its gradient",
+        },
+        gradient,
+      ),
+    ),
     h("div", {class: "strip-scroll"}, strip),
-    h("div", {class: "strip-end loss"}, h("div", {class: "strip-way forward"}, "forward →"),
-      h("button", {class: "strip-loss", onclick: () => app.select(app.stepOf.get(named.loss).number)}, "loss", h("b", {}, fmt(loss, 4))), h("div", {class: "strip-way backward"}, "← backward")));
-  const box = $("strip").querySelector(".strip-scroll"), active = box.querySelector("[aria-current]");
+    h(
+      "div",
+      {class: "strip-end loss"},
+      h("div", {class: "strip-way forward"}, "forward →"),
+      h(
+        "button",
+        {class: "strip-loss", onclick: () => app.select(app.stepOf.get(named.loss).number)},
+        "loss",
+        h("b", {}, fmt(loss, 4)),
+      ),
+      h("div", {class: "strip-way backward"}, "← backward"),
+    ),
+  );
+  const box = $("strip").querySelector(".strip-scroll"),
+    active = box.querySelector("[aria-current]");
   box.scrollLeft = scroll;
-  if (active && (active.offsetLeft < box.scrollLeft || active.offsetLeft + active.offsetWidth > box.scrollLeft + box.clientWidth)) box.scrollLeft = active.offsetLeft - box.clientWidth / 2;
+  if (
+    active &&
+    (active.offsetLeft < box.scrollLeft || active.offsetLeft + active.offsetWidth > box.scrollLeft + box.clientWidth)
+  )
+    box.scrollLeft = active.offsetLeft - box.clientWidth / 2;
 }
 
 /* The steps of the module that is shown, in their order; its parameters after them. */
 function drawSteps() {
-  const here = app.step(), all = app.steps.filter(s => s.column === here.column);
-  const row = s => h("li", {}, h("a", {href: encodeURI(app.address(s, null)), class: "step-row", "aria-current": s === here ? "step" : null,
-    onclick: event => { event.preventDefault(); app.select(s.number); }}, h("span", {class: "step-name"}, s.name), h("span", {class: "step-shape"}, app.shape(s).join("×") || "1")));
-  const section = (title, steps, kind) => steps.length ? [h("h3", {class: kind}, title), groupByOp(steps).map(([op, list]) => [h("div", {class: "step-op"}, op), h("ul", {}, list.map(row))])] : [];
-  const list = h("div", {class: "step-list"}, section("forward", all.filter(s => s.phase === "forward" && !isGiven(s)), "forward"),
-    section("backward", all.filter(s => s.phase === "backward"), "backward"), section("given", all.filter(isGiven), "given"));
-  const old = $("steps").querySelector(".step-list"), top = old && old.dataset.column === here.column ? old.scrollTop : 0;
+  const here = app.step(),
+    all = app.steps.filter(s => s.column === here.column);
+  const row = s =>
+    h(
+      "li",
+      {},
+      h(
+        "a",
+        {
+          href: encodeURI(app.address(s, null)),
+          class: "step-row",
+          "aria-current": s === here ? "step" : null,
+          onclick: event => {
+            event.preventDefault();
+            app.select(s.number);
+          },
+        },
+        h("span", {class: "step-name"}, s.name),
+        h("span", {class: "step-shape"}, app.shape(s).join("×") || "1"),
+      ),
+    );
+  const section = (title, steps, kind) =>
+    steps.length
+      ? [
+          h("h3", {class: kind}, title),
+          groupByOp(steps).map(([op, list]) => [h("div", {class: "step-op"}, op), h("ul", {}, list.map(row))]),
+        ]
+      : [];
+  const list = h(
+    "div",
+    {class: "step-list"},
+    section(
+      "forward",
+      all.filter(s => s.phase === "forward" && !isGiven(s)),
+      "forward",
+    ),
+    section(
+      "backward",
+      all.filter(s => s.phase === "backward"),
+      "backward",
+    ),
+    section("given", all.filter(isGiven), "given"),
+  );
+  const old = $("steps").querySelector(".step-list"),
+    top = old && old.dataset.column === here.column ? old.scrollTop : 0;
   list.dataset.column = here.column;
   $("steps").replaceChildren(h("h2", {}, here.column), list);
   list.scrollTop = top;
   const active = list.querySelector("[aria-current]");
-  if (active && (active.offsetTop < list.scrollTop || active.offsetTop > list.scrollTop + list.clientHeight - 30)) list.scrollTop = active.offsetTop - list.clientHeight / 2;
+  if (active && (active.offsetTop < list.scrollTop || active.offsetTop > list.scrollTop + list.clientHeight - 30))
+    list.scrollTop = active.offsetTop - list.clientHeight / 2;
 }
 
 function groupByOp(steps) {
   const groups = [];
   for (const s of steps) {
-    const op = isGiven(s) ? s.module || "model" : s.op, last = groups[groups.length - 1];
+    const op = isGiven(s) ? s.module || "model" : s.op,
+      last = groups[groups.length - 1];
     if (last && last[0] === op) last[1].push(s);
     else groups.push([op, [s]]);
   }

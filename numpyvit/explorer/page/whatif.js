@@ -1,5 +1,6 @@
 "use strict";
-/* What if: a weight, a pixel or a head is changed, everything is computed again, and the gradient is held against the loss's slope. */
+/* What if: a weight, a pixel or a head is changed, everything is computed again, and the gradient is held against
+   the loss's slope. */
 
 /* A given array that may be changed; its first values are kept for "undo". */
 app.first = new Map();
@@ -32,15 +33,34 @@ function gradientOf(step) {
 function whatIfCell(step, flat) {
   const gradient = gradientOf(step);
   if (!gradient) return null;
-  const loss = app.engine.get(app.program.named.loss)[0], slope = app.data(gradient)[flat], value = app.data(step)[flat], pixel = step.op === "image";
-  const spread = pixel ? 64 : Math.max(3 * rms(app.first.get(step.node) || app.data(step)), 1e-3), start = app.first.get(step.node)?.[flat] ?? value;
-  const chart = h("div", {class: "chart"}), table = h("table", {});
-  const slider = h("input", {type: "range", min: 0, max: 200, value: Math.round(100 + (100 * (value - start)) / spread), "aria-label": `value of ${step.name}`});
+  const loss = app.engine.get(app.program.named.loss)[0],
+    slope = app.data(gradient)[flat],
+    value = app.data(step)[flat],
+    pixel = step.op === "image";
+  const spread = pixel ? 64 : Math.max(3 * rms(app.first.get(step.node) || app.data(step)), 1e-3),
+    start = app.first.get(step.node)?.[flat] ?? value;
+  const chart = h("div", {class: "chart"}),
+    table = h("table", {});
+  const slider = h("input", {
+    type: "range",
+    min: 0,
+    max: 200,
+    value: Math.round(100 + (100 * (value - start)) / spread),
+    "aria-label": `value of ${step.name}`,
+  });
   const at = () => start + (spread * (slider.value - 100)) / 100;
   const samples = [];
   const tell = () => {
-    const now = at(), predicted = loss + slope * (now - value), real = supposeLoss(step, flat, now);
-    table.replaceChildren(...[["value", fmt(now, 5)], ["the tangent says: loss", fmt(predicted, 6)], ["computed: loss", fmt(real, 6)]].map(([k, v]) => h("tr", {}, h("td", {}, k), h("td", {}, v))));
+    const now = at(),
+      predicted = loss + slope * (now - value),
+      real = supposeLoss(step, flat, now);
+    table.replaceChildren(
+      ...[
+        ["value", fmt(now, 5)],
+        ["the tangent says: loss", fmt(predicted, 6)],
+        ["computed: loss", fmt(real, 6)],
+      ].map(([k, v]) => h("tr", {}, h("td", {}, k), h("td", {}, v))),
+    );
     drawChart(chart, samples, value, loss, slope, start - spread, start + spread, now, real);
   };
   slider.addEventListener("input", tell);
@@ -58,11 +78,32 @@ function whatIfCell(step, flat) {
       await new Promise(go => setTimeout(go));
     }
   }, 60);
-  const rows = app.program.parameters.find(r => r[1] === step.node), updated = rows && rows[3] >= 0 ? app.stepOf.get(rows[3]) : null;
-  return h("section", {class: "whatif"}, h("h3", {}, "Is this gradient true?"),
-    h("p", {class: "note"}, "Drag the value: the loss follows the curve, and the straight line with the slope ", stepLink(gradient, flat, fmt(slope, 5)), " touches it."),
-    chart, slider, table, app.changed.size ? h("button", {class: "quiet", onclick: resetAll}, "undo all changes") : null,
-    updated ? h("p", {class: "update"}, "after one step of the optimiser: ", stepLink(updated, flat, fmt(app.data(updated)[flat], 6))) : null);
+  const rows = app.program.parameters.find(r => r[1] === step.node),
+    updated = rows && rows[3] >= 0 ? app.stepOf.get(rows[3]) : null;
+  return h(
+    "section",
+    {class: "whatif"},
+    h("h3", {}, "Is this gradient true?"),
+    h(
+      "p",
+      {class: "note"},
+      "Drag the value: the loss follows the curve, and the straight line with the slope ",
+      stepLink(gradient, flat, fmt(slope, 5)),
+      " touches it.",
+    ),
+    chart,
+    slider,
+    table,
+    app.changed.size ? h("button", {class: "quiet", onclick: resetAll}, "undo all changes") : null,
+    updated
+      ? h(
+          "p",
+          {class: "update"},
+          "after one step of the optimiser: ",
+          stepLink(updated, flat, fmt(app.data(updated)[flat], 6)),
+        )
+      : null,
+  );
 }
 
 function supposeLoss(step, flat, x) {
@@ -73,20 +114,70 @@ function supposeLoss(step, flat, x) {
 
 /* Loss against value, with the tangent. */
 function drawChart(box, samples, value, loss, slope, low, high, now, real) {
-  const W = 340, H = 150, pad = 26, points = real === null ? samples : [...samples, [now, real]].sort((a, b) => a[0] - b[0]);
-  const ys = [...points.map(p => p[1]), loss], top = Math.max(...ys), bottom = Math.min(...ys), room = Math.max((top - bottom) * 0.2, Math.abs(loss) * 1e-6, 1e-12);
-  const x = v => pad + ((v - low) / (high - low)) * (W - pad - 8), y = v => 8 + ((top + room - v) / (top - bottom + 2 * room)) * (H - 30);
-  const dot = (cx, cy, r, extra) => h("svg:circle", {cx, cy, r, ...extra}), clip = `clip-${Math.random().toString(36).slice(2)}`;
-  box.replaceChildren(h("svg:svg", {viewBox: `0 0 ${W} ${H}`, role: "img", "aria-label": `the loss as a function of this value, and its tangent with slope ${fmt(slope, 4)}`},
-    h("svg:clipPath", {id: clip}, h("svg:rect", {x: pad, y: 6, width: W - pad - 8, height: H - 28})),
-    h("svg:rect", {x: pad, y: 6, width: W - pad - 8, height: H - 28, fill: "none", stroke: "var(--line)"}),
-    h("svg:g", {"clip-path": `url(#${clip})`},
-      h("svg:line", {x1: x(low), y1: y(loss + slope * (low - value)), x2: x(high), y2: y(loss + slope * (high - value)), stroke: "var(--backward)", "stroke-width": 2, "stroke-dasharray": "6 4"}),
-      h("svg:polyline", {points: points.map(p => `${x(p[0])},${y(p[1])}`).join(" "), fill: "none", stroke: "var(--forward)", "stroke-width": 2.2}),
-      dot(x(value), y(loss), 4.5, {fill: "var(--ink)"}), real === null ? "" : dot(x(now), y(real), 5, {fill: "none", stroke: "var(--ink)", "stroke-width": 2})),
-    h("svg:text", {x: pad, y: H - 8, "font-size": 11, fill: "var(--soft)"}, fmt(low, 3)), h("svg:text", {x: W - 8, y: H - 8, "font-size": 11, fill: "var(--soft)", "text-anchor": "end"}, fmt(high, 3)),
-    h("svg:text", {x: (W + pad) / 2, y: H - 8, "font-size": 11, fill: "var(--soft)", "text-anchor": "middle"}, "value"),
-    h("svg:text", {x: 14, y: H / 2, "font-size": 11, fill: "var(--soft)", transform: `rotate(-90 14 ${H / 2})`, "text-anchor": "middle"}, "loss")));
+  const W = 340,
+    H = 150,
+    pad = 26,
+    points = real === null ? samples : [...samples, [now, real]].sort((a, b) => a[0] - b[0]);
+  const ys = [...points.map(p => p[1]), loss],
+    top = Math.max(...ys),
+    bottom = Math.min(...ys),
+    room = Math.max((top - bottom) * 0.2, Math.abs(loss) * 1e-6, 1e-12);
+  const x = v => pad + ((v - low) / (high - low)) * (W - pad - 8),
+    y = v => 8 + ((top + room - v) / (top - bottom + 2 * room)) * (H - 30);
+  const dot = (cx, cy, r, extra) => h("svg:circle", {cx, cy, r, ...extra}),
+    clip = `clip-${Math.random().toString(36).slice(2)}`;
+  box.replaceChildren(
+    h(
+      "svg:svg",
+      {
+        viewBox: `0 0 ${W} ${H}`,
+        role: "img",
+        "aria-label": `the loss as a function of this value, and its tangent with slope ${fmt(slope, 4)}`,
+      },
+      h("svg:clipPath", {id: clip}, h("svg:rect", {x: pad, y: 6, width: W - pad - 8, height: H - 28})),
+      h("svg:rect", {x: pad, y: 6, width: W - pad - 8, height: H - 28, fill: "none", stroke: "var(--line)"}),
+      h(
+        "svg:g",
+        {"clip-path": `url(#${clip})`},
+        h("svg:line", {
+          x1: x(low),
+          y1: y(loss + slope * (low - value)),
+          x2: x(high),
+          y2: y(loss + slope * (high - value)),
+          stroke: "var(--backward)",
+          "stroke-width": 2,
+          "stroke-dasharray": "6 4",
+        }),
+        h("svg:polyline", {
+          points: points.map(p => `${x(p[0])},${y(p[1])}`).join(" "),
+          fill: "none",
+          stroke: "var(--forward)",
+          "stroke-width": 2.2,
+        }),
+        dot(x(value), y(loss), 4.5, {fill: "var(--ink)"}),
+        real === null ? "" : dot(x(now), y(real), 5, {fill: "none", stroke: "var(--ink)", "stroke-width": 2}),
+      ),
+      h("svg:text", {x: pad, y: H - 8, "font-size": 11, fill: "var(--soft)"}, fmt(low, 3)),
+      h("svg:text", {x: W - 8, y: H - 8, "font-size": 11, fill: "var(--soft)", "text-anchor": "end"}, fmt(high, 3)),
+      h(
+        "svg:text",
+        {x: (W + pad) / 2, y: H - 8, "font-size": 11, fill: "var(--soft)", "text-anchor": "middle"},
+        "value",
+      ),
+      h(
+        "svg:text",
+        {
+          x: 14,
+          y: H / 2,
+          "font-size": 11,
+          fill: "var(--soft)",
+          transform: `rotate(-90 14 ${H / 2})`,
+          "text-anchor": "middle",
+        },
+        "loss",
+      ),
+    ),
+  );
 }
 
 /* Heads: the output of attention is set to zero for one head, and so is the gradient that comes back to it. */
@@ -95,13 +186,24 @@ async function switchHead(block, head) {
   const off = photo.off.get(block.module) ?? new Set();
   off.has(head) ? off.delete(head) : off.add(head);
   photo.off.set(block.module, off);
-  const [first, nh, N] = block.shape, nodes = [];
+  const [first, nh, N] = block.shape,
+    nodes = [];
   for (const step of app.steps) {
-    const shape = app.shape(step), forward = step.op === "attention_forward" && step.name === "y", backward = /attention_backward$/.test(step.op) && step.name === "dy";
-    if (step.module !== block.module || !(forward || backward) || shape.length !== 4 || shape[1] !== nh || shape[2] !== N) continue;
+    const shape = app.shape(step),
+      forward = step.op === "attention_forward" && step.name === "y",
+      backward = /attention_backward$/.test(step.op) && step.name === "dy";
+    if (
+      step.module !== block.module ||
+      !(forward || backward) ||
+      shape.length !== 4 ||
+      shape[1] !== nh ||
+      shape[2] !== N
+    )
+      continue;
     const cells = shape[2] * shape[3];
     app.engine.edits.set(step.node, values => {
-      for (let b = 0; b < first; b++) for (const k of off) values.fill(0, (b * nh + k) * cells, (b * nh + k + 1) * cells);
+      for (let b = 0; b < first; b++)
+        for (const k of off) values.fill(0, (b * nh + k) * cells, (b * nh + k + 1) * cells);
       return values;
     });
     nodes.push(step.node);

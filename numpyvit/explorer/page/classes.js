@@ -1,0 +1,69 @@
+"use strict";
+/* What a visitor changes at the image: pixels under a brush, and the class that the loss asks for. */
+
+function brushAt([r, c], canvas) {
+  const {H, W} = pixelReader(),
+    node = app.program.named.pixels,
+    C = app.engine.shape(node)[1];
+  const colour = [1, 3, 5].map(k => parseInt(photo.colour.slice(k, k + 2), 16)),
+    half = photo.brush >> 1,
+    data = app.ownLeaf(node);
+  for (let y = r - half; y < r - half + photo.brush; y++)
+    for (let x = c - half; x < c - half + photo.brush; x++) {
+      if (y < 0 || x < 0 || y >= H || x >= W) continue;
+      for (let k = 0; k < C; k++)
+        data[(k * H + y) * W + x] = C === 1 ? (colour[0] + colour[1] + colour[2]) / 3 : colour[k];
+    }
+  app.painted = true;
+  paintPhoto(canvas);
+}
+
+/* The classes: probabilities now and when the page was opened, and which one the loss asks for. */
+function classBars(about) {
+  const logits = app.engine.get(app.program.named.logits),
+    target = app.engine.get(app.program.named.target),
+    K = about.classes.length;
+  const most = Math.max(...logits),
+    e = Array.from(logits, x => Math.exp(x - most)),
+    total = e.reduce((a, b) => a + b, 0),
+    p = e.map(x => x / total);
+  app.firstProbabilities ??= p;
+  const order = [...p.keys()].sort((a, b) => p[b] - p[a]),
+    shown = order.slice(0, 8),
+    asked = target.indexOf(Math.max(...target));
+  if (!shown.includes(asked)) shown.push(asked);
+  return h(
+    "div",
+    {},
+    h(
+      "div",
+      {class: "classes", role: "table", "aria-label": "probabilities of the classes"},
+      shown.map(k => [
+        h(
+          "button",
+          {
+            class: "quiet" + (k === asked ? " target" : ""),
+            title: k === asked ? "the loss asks for this class" : "let the loss ask for this class",
+            onclick: () => askFor(k),
+          },
+          `${about.classes[k]}${k === asked ? " ←" : ""}`,
+        ),
+        h("span", {class: "track"}, h("i", {style: {width: `${100 * p[k]}%`}})),
+        h("b", {title: `at first ${percent(app.firstProbabilities[k])}`}, percent(p[k])),
+      ]),
+    ),
+    h(
+      "p",
+      {class: "note"},
+      K > shown.length ? `The likeliest of ${K} classes. ` : "",
+      "← is the class that the loss asks for; click another class to ask for it.",
+    ),
+  );
+}
+
+function askFor(k) {
+  const data = app.ownLeaf(app.program.named.target);
+  data.fill(0);
+  data[k] = 1;
+  app.edited([app.program.named.target]);
+}

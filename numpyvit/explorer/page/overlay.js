@@ -1,0 +1,168 @@
+"use strict";
+/* What is drawn over the image: grids, windows, masks, the convolution's field, and where a query looks. */
+
+/* Everything that is drawn over the pixels. */
+function drawOverlay(svg, text, g) {
+  svg.replaceChildren();
+  if (!g || photo.mode === "paint") {
+    text.textContent = "";
+    return;
+  }
+  const [ph, pw] = g.patch,
+    add = (tag, props) => svg.append(h(`svg:${tag}`, props)),
+    W = g.W * pw,
+    H = g.H * ph;
+  const rolled = photo.rolled,
+    query = photo.hover || photo.query,
+    line = Math.max(W, H) / 400;
+  if (photo.mode === "attention" && !rolled) {
+    const {weights, prefix, masked} = attentionOf(photo.block, g, photo.head, query),
+      {keys} = g,
+      most = Math.max(...weights) || 1,
+      kh = H / keys.H,
+      kw = W / keys.W;
+    add("rect", {x: 0, y: 0, width: W, height: H, fill: "#000", "fill-opacity": 0.55});
+    weights.forEach((w, k) => {
+      if (w > 0)
+        add("rect", {
+          x: (k % keys.W) * kw,
+          y: Math.floor(k / keys.W) * kh,
+          width: kw,
+          height: kh,
+          fill: "#ffd43b",
+          "fill-opacity": 0.9 * (w / most) ** 1.5,
+          class: "look",
+        });
+    });
+    masked.forEach(k => hatch(add, (k % g.W) * pw, Math.floor(k / g.W) * ph, pw, ph, line));
+    if (keys.stride > 1)
+      weights.forEach((_, k) =>
+        add("circle", {
+          cx: (k % keys.W) * kw + pw / 2,
+          cy: Math.floor(k / keys.W) * kh + ph / 2,
+          r: Math.min(pw, ph) * 0.16,
+          fill: "#fff",
+          "fill-opacity": 0.85,
+        }),
+      );
+    const best = [...weights.keys()].sort((a, b) => weights[b] - weights[a]).slice(0, 3);
+    text.textContent =
+      `${photo.block.module.replace(/\.attn$/, "")}, ` +
+      `${photo.head < 0 ? "mean of the heads" : "head " + photo.head}: the token at row ${query[0]}, column ` +
+      `${query[1]} looks at ` +
+      best.map(k => `(${Math.floor(k / keys.W)}, ${k % keys.W}) ${percent(weights[k])}`).join(", ") +
+      (prefix ? `, and ${percent(prefix)} at the class token` : "") +
+      "." +
+      (masked.size
+        ? ` Hatched: ${masked.size} tokens of its window that came round the edge; the mask forbids them.`
+        : "") +
+      (keys.stride > 1
+        ? ` ${g.H * g.W} queries meet ${keys.H * keys.W} keys: a dot marks where a key’s convolution is centred.`
+        : "");
+  }
+  if (photo.mode === "patches" || photo.mode === "gradient" || rolled) {
+    text.textContent =
+      photo.mode === "patches"
+        ? `${g.H} × ${g.W} tokens${g.prefix ? " and a class token" : ""}, each ${fmt(ph)} × ${fmt(pw)} pixels.` +
+          (query ? ` Token ${g.prefix + query[0] * g.W + query[1]} is at row ${query[0]}, column ${query[1]}.` : "") +
+          (g.field ? ` Its query sees ${g.field} × ${g.field} tokens, through a convolution.` : "") +
+          (g.window
+            ? ` Windows of ${g.window.M} × ${g.window.M} tokens` +
+              (g.window.shift ? `, shifted by ${g.window.shift}; they go on at the opposite edge.` : ".")
+            : "")
+        : rolled
+          ? "The map is moved up and left, so that shifted windows are whole windows again; what leaves at one " +
+            "edge comes in at the other."
+          : "";
+  }
+  if (photo.mode !== "gradient" || photo.hover) {
+    if (photo.mode === "patches")
+      for (let k = 1; k < Math.max(g.H, g.W); k++) {
+        if (k < g.H)
+          add("line", {
+            x1: 0,
+            x2: W,
+            y1: k * ph,
+            y2: k * ph,
+            stroke: "#fff",
+            "stroke-opacity": 0.6,
+            "stroke-width": line,
+          });
+        if (k < g.W)
+          add("line", {
+            y1: 0,
+            y2: H,
+            x1: k * pw,
+            x2: k * pw,
+            stroke: "#fff",
+            "stroke-opacity": 0.6,
+            "stroke-width": line,
+          });
+      }
+    if (g.window) drawWindows(add, g, rolled, line);
+    if (photo.mode === "patches" && g.field && query) {
+      const reach = g.field >> 1;
+      add("rect", {
+        x: (query[1] - reach) * pw,
+        y: (query[0] - reach) * ph,
+        width: g.field * pw,
+        height: g.field * ph,
+        fill: "#ffd43b",
+        "fill-opacity": 0.25,
+        stroke: "#ffd43b",
+        "stroke-width": 2 * line,
+      });
+    }
+    if (query && !rolled)
+      add("rect", {
+        x: query[1] * pw,
+        y: query[0] * ph,
+        width: pw,
+        height: ph,
+        fill: "none",
+        stroke: "#ff3b6b",
+        "stroke-width": 3 * line,
+        id: "query",
+      });
+  }
+}
+
+function hatch(add, x, y, w, h, line) {
+  for (let k = 1; k < 6; k++) {
+    const t = k / 3,
+      a = Math.max(0, t - 1),
+      b = Math.min(1, t);
+    add("line", {
+      x1: x + a * w,
+      y1: y + b * h,
+      x2: x + b * w,
+      y2: y + a * h,
+      stroke: "#ff8fa8",
+      "stroke-width": line,
+    });
+  }
+}
+
+/* The borders of the windows: solid where a window is whole, dashed where it goes on at the opposite edge. */
+function drawWindows(add, g, rolled, line) {
+  const {M, shift, rows, columns} = g.window,
+    [ph, pw] = g.patch,
+    offset = shift * (1 - rolled),
+    W = g.W * pw,
+    H = g.H * ph;
+  const style = wrapped => ({
+    stroke: "#7ee0ff",
+    "stroke-width": 2.6 * line,
+    ...(wrapped ? {"stroke-dasharray": `${5 * line} ${4 * line}`} : {}),
+  });
+  for (let k = 0; k <= rows; k++) {
+    const y = (k * M + offset) * ph;
+    if (y > 0 && y < H) add("line", {x1: 0, x2: W, y1: y, y2: y, ...style(false)});
+  }
+  for (let k = 0; k <= columns; k++) {
+    const x = (k * M + offset) * pw;
+    if (x > 0 && x < W) add("line", {y1: 0, y2: H, x1: x, x2: x, ...style(false)});
+  }
+  const edge = style(offset > 0);
+  add("rect", {x: 0, y: 0, width: W, height: H, fill: "none", ...edge});
+}
