@@ -67,13 +67,22 @@ def test_only_weight_matrices_decay():
     assert all(a.end <= b.start and a.decay != b.decay for a, b in zip(optimizer.groups, optimizer.groups[1:]))
 
 
-def test_matrices_follow_one_rule_and_everything_else_the_next():
-    """Muon: every matrix alone, as (rows, columns), by muon_step; everything else by AdamW; decay, clipping, average as for all."""
-    model = numpyvit.create_model("cvt", img_size=16, embed_dims=(8, 16), depths=(1, 1), num_heads=(1, 2), patch_sizes=(3, 3),
-                                  patch_strides=(2, 2), patch_paddings=(1, 1), num_classes=5, dtype="float64")
-    optimizer = Optimizer(model, "muon", weight_decay=0.3, clip_norm=1.0, ema_decay=0.9, momentum=0.8)
+@pytest.mark.parametrize("family, fields, rest", [
+    ("vit", {}, {"patch_embed.proj.weight", "head.weight"}),
+    ("vit", dict(stem_widths=(6, 5), stem_strides=(2, 2)), {"patch_embed.stem.0.conv.weight", "head.weight"}),
+    ("swin", dict(depths=(1, 1), num_heads=(1, 2), window_size=2), {"patch_embed.proj.weight", "head.fc.weight"}),
+    ("cvt", dict(embed_dims=(8, 16), depths=(1, 1), num_heads=(1, 2), patch_sizes=(3, 3), patch_strides=(2, 2), patch_paddings=(1, 1)),
+     {"stage0.patch_embed.proj.weight", "head.weight"})])
+def test_hidden_matrices_follow_muon_and_everything_else_adamw(family, fields, rest):
+    """Every hidden matrix alone, as (rows, columns), by muon_step; everything else by AdamW, with its own share of the learning
+    rate. Pixels and logits, vectors, tables and depthwise kernels are everything else. Decay, clipping, average as for all."""
+    sizes = dict(embed_dim=12, depth=1, num_heads=2) if family == "vit" else dict(embed_dim=8) if family == "swin" else {}
+    sizes |= {} if family == "cvt" else dict(patch_size=4)
+    model = numpyvit.create_model(family, img_size=16, num_classes=5, dtype="float64", **sizes | fields)
+    optimizer = Optimizer(model, "muon", weight_decay=0.3, clip_norm=1.0, ema_decay=0.9, lr_rest=0.25, momentum=0.8)
     assert list(optimizer.state())[:3] == ["optimizer/m", "optimizer/v", "ema"]
     rows = {name: (p.data.copy(), np.zeros(p.shape), np.zeros(p.shape)) for name, p in model.named_parameters()}
+    matrices = {name for name, p in model.named_parameters() if name.endswith("weight") and len(p.shape) > 1 and p.shape[1] > 1} - rest
     average = model.flat.copy()
     for step in (1, 2, 3):
         for _, p in model.named_parameters():
@@ -83,11 +92,11 @@ def test_matrices_follow_one_rule_and_everything_else_the_next():
         for name, p in model.named_parameters():
             update = Update(1e-2, step, 0.3 if p.decay else 0.0, 1 / (norm + 1e-6))
             data, m, v = rows[name]
-            if p.decay and len(p.shape) > 1:
+            if name in matrices:
                 flat = (len(data), -1)
                 muon_step(data.reshape(flat), p.grad.reshape(flat), m.reshape(flat), update, 0.8)
             else:
-                ops.adamw_step(data, p.grad, m, v, update, 0.9, 0.98, 1e-8)
+                ops.adamw_step(data, p.grad, m, v, update._replace(lr=0.25e-2), 0.9, 0.98, 1e-8)
         ops.average_step(model.flat, average, (1 + step) / (10 + step))
     for name, p in model.named_parameters():
         np.testing.assert_allclose(p.data, rows[name][0], rtol=1e-12, atol=1e-15, err_msg=name)
@@ -156,7 +165,8 @@ def test_threads_do_not_change_a_step(kind):
 
 
 @pytest.mark.parametrize("name, value, words", [("kind", "lion", "optimizer"), ("beta1", 1.0, "beta1"), ("weight_decay", -1.0, "weight_decay"),
-                                                ("eps", float("nan"), "eps"), ("ema_decay", 1.5, "ema_decay"), ("momentum", 0.9, "momentum")])
+                                                ("eps", float("nan"), "eps"), ("ema_decay", 1.5, "ema_decay"), ("momentum", 0.9, "momentum"),
+                                                ("lr_rest", 0.0, "lr_rest")])
 def test_wrong_settings_are_named(name, value, words):
     with pytest.raises(UserError, match=words):
         Optimizer(tiny_model(), **{name: value})

@@ -54,6 +54,8 @@ class Recipe:
 
     optimizer: str = setting("adamw", "how gradients become steps", "optimisation", choices=tuple(OPTIMIZERS))
     lr: float = setting(1.5e-3, "learning rate at its peak", "optimisation", above=0)
+    lr_rest: float = setting(1.0, "share of lr for what an optimiser of matrices leaves over: Muon's AdamW", "optimisation", later=True,
+                             above=0)
     schedule: str = setting("linear", "how the learning rate falls from its peak", "optimisation",
                             choices=("linear", "cosine", "one_cycle", "constant"))
     warmup: float = share(0.1, "share of the steps in which the learning rate rises", "optimisation")

@@ -15,12 +15,13 @@ INLINE = Pool(1)                                                             # e
 
 
 class Group(NamedTuple):
-    """A stretch of the flat vector that is updated alike: by one rule and with one decay.
+    """A stretch of the flat vector that is updated alike: by one rule, with one decay and share of the learning rate.
 
     shape: of the one matrix (rows, columns) that it is, where the rule takes matrices; else None.
     """
     rule: Rule
     decay: float
+    share: float
     start: int
     end: int
     shape: tuple | None = None
@@ -34,12 +35,14 @@ class Optimizer:
     weight_decay  of weight matrices; nothing else decays
     clip_norm     the gradient is scaled down to this global norm (0: never)
     ema_decay     of the running average of the weights (0: none); early on it is min(ema_decay, (1 + t) / (10 + t))
+    lr_rest       share of the learning rate for the parameters that the kind's first rule leaves over (Muon, to AdamW)
     settings      those of the kind's rules, such as beta2, where they are not to be the table's
     world         the Ranks that train the model together
     Raises UserError for an unknown kind or setting, and for a number out of its range.
     """
 
-    def __init__(self, model, kind="adamw", weight_decay=0.05, clip_norm=0.0, ema_decay=0.0, world=ALONE, **settings):
+    def __init__(self, model, kind="adamw", weight_decay=0.05, clip_norm=0.0, ema_decay=0.0, world=ALONE, lr_rest=1.0,
+                 **settings):
         if kind not in OPTIMIZERS:
             fail("optimizer", f"one of {', '.join(OPTIMIZERS)}", shown(kind))
         known = optimizer_settings(kind)
@@ -51,8 +54,9 @@ class Optimizer:
         check_number("weight_decay", weight_decay, least=0)
         check_number("clip_norm", clip_norm, least=0)
         check_number("ema_decay", ema_decay, least=0, below=1)
+        check_number("lr_rest", lr_rest, above=0)
         self.model, self.clip_norm, self.ema_decay = model, clip_norm, ema_decay
-        self.groups = parameter_groups(model, OPTIMIZERS[kind], weight_decay)
+        self.groups = parameter_groups(model, OPTIMIZERS[kind], weight_decay, lr_rest)
         matrices = [(group.start, group.end) for group in self.groups if group.shape]
         self.ranges = Ranges(world, model.flat.size, matrices)
         lo, hi = self.ranges.lo, self.ranges.hi
@@ -109,7 +113,8 @@ class Optimizer:
         parts = [self.model.flat[a:b], self.model.flat_grad[a:b]]
         parts += [self.vectors[name][a - lo:b - lo] for name in rule.state]
         parts = parts if group.shape is None else [part.reshape(group.shape) for part in parts]
-        getattr(F, rule.step)(*parts, now._replace(decay=group.decay), *(self.settings[name] for name in rule.settings))
+        now = now._replace(lr=now.lr * group.share, decay=group.decay)
+        getattr(F, rule.step)(*parts, now, *(self.settings[name] for name in rule.settings))
 
     def compile(self):
         """Have Numba compile the elementwise steps, or load them: a step of no elements."""
@@ -142,24 +147,29 @@ class Optimizer:
                 self.ranges.world.bcast(array)
 
 
-def parameter_groups(model, rules, weight_decay):
+def parameter_groups(model, rules, weight_decay, lr_rest=1.0):
     """[Group, …] of all parameters, in the order of the flat vector; a parameter follows the first rule that takes it.
 
     Neighbours of one rule and decay are one group; a matrix for a rule of matrices is a group of its own.
     """
-    groups = []
-    for _, p, start, end in model.layout():
-        rule = next(rule for rule in rules if not rule.matrices or is_matrix(p))
-        decay = float(weight_decay) if p.decay else 0.0
+    groups, hidden = [], hidden_matrices(model)
+    for name, p, start, end in model.layout():
+        rule = next(rule for rule in rules if not rule.matrices or name in hidden)
+        decay, share = float(weight_decay) if p.decay else 0.0, 1.0 if rule is rules[0] else float(lr_rest)
         if rule.matrices:
-            groups.append(Group(rule, decay, start, end, (p.shape[0], p.size // p.shape[0])))
-        elif groups and groups[-1][:2] == (rule, decay):
+            groups.append(Group(rule, decay, share, start, end, (p.shape[0], p.size // p.shape[0])))
+        elif groups and groups[-1][:3] == (rule, decay, share):
             groups[-1] = groups[-1]._replace(end=end)
         else:
-            groups.append(Group(rule, decay, start, end))
+            groups.append(Group(rule, decay, share, start, end))
     return groups
 
 
-def is_matrix(p):
-    """Whether a parameter is a weight matrix or a convolution's kernel: these decay, and matrix rules take them."""
-    return p.decay and len(p.shape) > 1
+def hidden_matrices(model):
+    """The names of what a rule for matrices takes: weight matrices and convolution kernels between hidden layers.
+
+    Not among them are the first one of the model, which reads pixels, the last one, which makes logits, and depthwise
+    kernels, which are one small filter a channel.   Jordan et al. 2024, "Muon", under "Definition"
+    """
+    weights = [(name, p) for name, p, _, _ in model.layout() if p.decay and len(p.shape) > 1]
+    return {name for name, p in weights[1:-1] if p.shape[1] > 1}

@@ -126,7 +126,8 @@ class Trainer:
 def new_optimizer(model, recipe, world=ALONE):
     """The recipe's Optimizer of the model."""
     settings = {name: getattr(recipe, name) for name in optimizer_settings(recipe.optimizer)}
-    return Optimizer(model, recipe.optimizer, recipe.weight_decay, recipe.clip_norm, recipe.ema, world, **settings)
+    return Optimizer(model, recipe.optimizer, recipe.weight_decay, recipe.clip_norm, recipe.ema, world, recipe.lr_rest,
+                     **settings)
 
 
 def check_ranks(config, size):
