@@ -67,6 +67,23 @@ def test_threads_and_interruptions_leave_no_trace(family, data, tmp_path, monkey
     assert (family == "cvt") == any("running_mean" in name for name in names)
 
 
+def test_muon_and_a_stem_leave_no_trace(data, tmp_path, monkeypatch):
+    """The same with Muon, whose matrices are dealt to the threads, and with the batch norms of a convolutional stem."""
+    stem = FAMILIES["vit"] | dict(stem_widths=(8, 16), stem_strides=(2, 2))
+    settings = dict(optimizer="muon", lr=3e-3, lr_rest=0.25, model_fields=stem)
+    loop.train(recipe(**settings), tmp_path / "a", threads=1)
+    stop_at(monkeypatch, 0, 3, 5)
+    with pytest.raises(Interrupted, match="--resume"):
+        loop.train(recipe(**settings), tmp_path / "b", threads=2)
+    for threads in (3, 2):
+        with pytest.raises(Interrupted):
+            loop.resume(tmp_path / "b", threads=threads)
+    loop.resume(tmp_path / "b", threads=4)
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+    names = state(tmp_path / "a")[0]
+    assert {"optimizer/m", "optimizer/v", "ema"} <= names.keys() and any("running_mean" in name for name in names)
+
+
 def test_stopped_while_scoring(data, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(loop.Trainer, "evaluate", lambda *args: signal.raise_signal(signal.SIGINT))

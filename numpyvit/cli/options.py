@@ -2,6 +2,8 @@
 import argparse
 import json
 
+TTA = ("none", "mirror", "shifts")                                           # as in data/views.py
+
 
 def add_setting(group, f):
     """A field of Recipe as an option, without a default: the namespace has what was given; Recipe has defaults."""
@@ -9,12 +11,23 @@ def add_setting(group, f):
         group.add_argument("--set", dest="model_fields", action="append", type=field_value, metavar="FIELD=VALUE",
                            default=argparse.SUPPRESS, help=f.metadata["help"])
         return
+    if f.type is bool:                                                       # it is on, and the option turns it off
+        group.add_argument("--no-" + f.name.replace("_", "-"), dest=f.name, action="store_false",
+                           default=argparse.SUPPRESS, help="do not " + f.metadata["help"])
+        return
     kind = next(t for t in (str, float, int) if t in (getattr(f.type, "__args__", None) or (f.type,)))
     default = "" if f.default is None else f" ({f.default})"
     name = "DIR" if f.name == "data_dir" else {str: "NAME", float: "X", int: "N"}[kind]
     choices, text = f.metadata["choices"], (f.metadata["help"] + default).replace("%", "%%")
     group.add_argument("--" + f.name.replace("_", "-"), type=kind, choices=choices, default=argparse.SUPPRESS,
                        metavar=None if choices else name, help=text)
+
+
+def add_tta(parser):
+    """--tta: the views of an image that are scored."""
+    parser.add_argument("--tta", choices=TTA, default="none",
+                        help="score the mean over several views of an image: the image and its mirror image, or both "
+                             "of them also moved by a pixel (none)")
 
 
 def field_value(text):

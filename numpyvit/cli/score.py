@@ -1,5 +1,5 @@
 """The commands that ask a run about images: evaluate and predict."""
-from .options import positive
+from .options import add_tta, positive
 
 
 def add_commands(commands):
@@ -17,6 +17,7 @@ def add_evaluate(commands):
                    help="test images (default) or those held out of training")
     p.add_argument("--data-dir", metavar="DIR", help="where the files of the data set are now")
     p.add_argument("--threads", type=positive, metavar="N", help="default: one a core")
+    add_tta(p)
     p.set_defaults(run=run_evaluate)
 
 
@@ -26,11 +27,13 @@ def run_evaluate(args):
     from ..training.ranks import world
     classifier = Classifier(args.path)
     images, labels = classifier.split(args.split, args.data_dir)
-    predicted = classifier.logits(images, args.threads or world().default_threads(), world()).argmax(axis=1)
+    threads = args.threads or world().default_threads()
+    predicted = classifier.logits(images, threads, world(), args.tta).argmax(axis=1)
     matrix = confusion_matrix(labels, predicted, len(classifier.classes))
     data = classifier.config.data
+    views = f", test-time augmentation: {args.tta}" if args.tta != "none" else ""
     print(f"accuracy {matrix.trace() / len(labels):.2%} on {len(labels):,} {args.split} images of {data.name}, "
-          f"step {classifier.step} of {classifier.run.path}")
+          f"step {classifier.step} of {classifier.run.path}{views}")
     if data.notice:
         print(data.notice)
     names = [name[:12] for name in classifier.classes]
@@ -48,6 +51,7 @@ def add_predict(commands):
     p.add_argument("path", metavar="RUN", help="folder of the run")
     p.add_argument("images", metavar="IMAGE", nargs="+", help="PNG or JPEG files")
     p.add_argument("--top", type=positive, default=3, metavar="N", help="classes to show (3)")
+    add_tta(p)
     p.set_defaults(run=run_predict)
 
 
@@ -55,6 +59,6 @@ def run_predict(args):
     """Print the likeliest classes of each image."""
     from ..runs.classifier import Classifier
     classifier = Classifier(args.path)
-    for path, probabilities in zip(args.images, classifier.predict(args.images)):
+    for path, probabilities in zip(args.images, classifier.predict(args.images, args.tta)):
         best = (-probabilities).argsort(kind="stable")[:args.top]
         print(f"{path}: " + ", ".join(f"{classifier.classes[k]} {probabilities[k]:.1%}" for k in best))

@@ -1,18 +1,21 @@
 """numpyvit train: a new run, or one that goes on."""
+import argparse
 import dataclasses
 
 from ..errors import UserError
 from ..runs.recipe import Recipe
-from ..training.recipe import recipe_for
+from ..training.recipe import recipe_for, table
 from .options import add_setting, positive
 
 
 def add_commands(commands):
     """Add the command train."""
+    epilog = ["A family and a length choose a net, and a net chooses its settings:", *table()]
     p = commands.add_parser("train", help="train a model from scratch, or continue a run",
                             description="Train a model from scratch. The run is a folder: config, metrics, "
                                         "checkpoints, curves. Ctrl-C writes a checkpoint; --resume continues it, bit "
-                                        "for bit.")
+                                        "for bit.",
+                            formatter_class=argparse.RawDescriptionHelpFormatter, epilog="\n".join(epilog))
     p.add_argument("--out", metavar="DIR", help="folder of the run (default: the first free runs/MODEL-DATA-N)")
     p.add_argument("--resume", metavar="RUN", help="continue this run; what it does is in its config.json")
     p.add_argument("--threads", type=positive, metavar="N", help="default: one a core. Does not change the result")
@@ -41,7 +44,5 @@ def train_or_resume(args):
             raise UserError(f"--resume continues the run as it was planned: {option} cannot be changed")
         resume(args.resume, args.threads, given.get("data_dir"))
         return
-    from ..models import model_config
     given["model_fields"] = dict(given.get("model_fields", []))
-    family, _ = model_config(given.get("model", Recipe.model), **given["model_fields"])
-    train(recipe_for(family, **given), args.out, args.threads)
+    train(recipe_for(**given), args.out, args.threads)

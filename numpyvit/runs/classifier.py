@@ -2,6 +2,7 @@
 import numpy as np
 
 from ..data import load, normalise, read_image, train_val_split
+from ..data.views import mean_logits
 from ..errors import UserError
 from ..module import pair
 from ..ops.softmax import softmax_forward
@@ -24,20 +25,24 @@ class Classifier:
         self.step, self.classes = checkpoint.position.step, self.config.data.classes
         self.mean, self.std = np.array(self.config.data.mean), np.array(self.config.data.std)
 
-    def logits(self, images, threads=None, world=None):
-        """images (n, C, H, W) uint8 → (n, K).   world: the ranks that share the work"""
-        def load_images(lo, hi):
-            return normalise(images[lo:hi], self.mean, self.std, self.model.dtype)
+    def logits(self, images, threads=None, world=None, tta="none"):
+        """images (n, C, H, W) uint8 → (n, K).   world: the ranks that share the work.   tta: whose views' logits are
+        averaged, see data/views.py"""
+        def logits_of(views):
+            def load_images(lo, hi):
+                return normalise(views[lo:hi], self.mean, self.std, self.model.dtype)
+
+            return evaluation_logits(self.model, len(views), load_images, block, pool, world)
 
         block = 2 * self.config.lanes.micro_batch
         with Pool(threads) as pool:
-            return evaluation_logits(self.model, len(images), load_images, block, pool, world)
+            return mean_logits(logits_of, images, tta)
 
-    def predict(self, paths):
+    def predict(self, paths, tta="none"):
         """PNG or JPEG files → class probabilities (n, K) float64. Raises UserError for one that cannot be read."""
         side = pair(self.model.config.img_size)[0]
         images = np.stack([read_image(path, side, self.model.config.in_chans) for path in paths])
-        probabilities, _ = softmax_forward(self.logits(images).astype(np.float64))
+        probabilities, _ = softmax_forward(self.logits(images, tta=tta).astype(np.float64))
         return probabilities
 
     def split(self, name, data_dir=None):

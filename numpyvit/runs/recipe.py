@@ -34,7 +34,8 @@ class Recipe:
     Raises UserError, in one line, for a value of the wrong kind or out of its range.
     """
 
-    model: str = setting("vit_nano_patch4_32", "preset or family, see `numpyvit models`", "model")
+    model: str = setting("vit_nano_conv_32", "preset (see `numpyvit models`), or vit, swin or cvt: then the length "
+                         "chooses the preset", "model")
     model_fields: dict = setting({}, "fields of the model's config, FIELD=VALUE, any number of times", "model")
     dtype: str = setting("float32", "of weights and activations", "model", choices=("float32", "float64"))
     seed: int = setting(0, "decides weights, order, augmentation, dropout and the validation split", "model",
@@ -46,6 +47,8 @@ class Recipe:
     val: int | None = setting(None, "training images held out to watch (default: 5000, at most a tenth); 0 trains on "
                               "all", "data", least=0, below=MANY)
 
+    test: bool = setting(True, "score the test images, once, at the end", "data", later=True)
+
     minutes: float | None = setting(None, "train for so long: the number of steps is fixed after measuring the speed "
                                     "(30)", "length", above=0, below=MANY)
     epochs: float | None = setting(None, "train for so many passes over the training images", "length",
@@ -54,8 +57,8 @@ class Recipe:
 
     optimizer: str = setting("adamw", "how gradients become steps", "optimisation", choices=tuple(OPTIMIZERS))
     lr: float = setting(1.5e-3, "learning rate at its peak", "optimisation", above=0)
-    lr_rest: float = setting(1.0, "share of lr for what an optimiser of matrices leaves over: Muon's AdamW", "optimisation", later=True,
-                             above=0)
+    lr_rest: float = setting(1.0, "share of lr for the parameters that Muon leaves to AdamW", "optimisation",
+                             later=True, above=0)
     schedule: str = setting("linear", "how the learning rate falls from its peak", "optimisation",
                             choices=("linear", "cosine", "one_cycle", "constant"))
     warmup: float = share(0.1, "share of the steps in which the learning rate rises", "optimisation")

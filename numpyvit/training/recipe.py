@@ -1,4 +1,9 @@
-"""The tables of recipes: which settings a model family, an optimiser and a data set begin with."""
+"""The tables of recipes: which net a family trains in so many minutes, and the settings of a net and of a data set.
+
+README.md beside this page says how the settings were found, and what each of them is worth.
+"""
+import math
+
 from ..data.registry import recipe_defaults
 from ..ops.optim import OPTIMIZERS, optimizer_settings
 from ..runs.recipe import Recipe
@@ -6,15 +11,52 @@ from ..runs.recipe import Recipe
 MINUTES = 30.0                                                               # of a run whose length is not given
 SHAPES = {"model": "vit_pico_patch4_32", "batch_size": 32, "lr": 2e-3}       # the built-in set is learnt in a minute
 
+# {family: ((up to so many minutes, the preset), …)}
+LENGTHS = {
+    "vit": ((45, "vit_nano_conv_32"), (math.inf, "vit_mini_conv_32")),
+    "cvt": ((math.inf, "cvt_nano_32"),),
+    "swin": ((math.inf, "swin_nano_patch4_window4_32"),),
+}
+MUON = {"optimizer": "muon", "lr": 6e-3, "lr_rest": 0.25}
+SETTINGS = {preset: MUON for preset in ("vit_nano_conv_32", "vit_mini_conv_32", "vit_nano_patch4_32", "cvt_nano_32",
+                                        "swin_nano_patch4_window4_32")}
 
-def recipe_for(family=None, **given):
-    """The recipe for a model family with what the user gave; given: names of settings → values."""
+
+def recipe_for(family="vit", **given):
+    """The recipe with all that the user gave; given: names of settings → values.   family: unless a model is given
+
+    A family's name alone stands for the preset that the run's length chooses; a preset has the same settings when it is
+    named. A family's name with model_fields is the family as these describe it. Raises UserError.
+    """
     given = dict(given)
     if given.get("data", "").startswith("folder:"):
         given["data"], given["data_dir"] = "folder", given["data"].removeprefix("folder:")
     if not {"minutes", "epochs", "steps"} & {name for name, value in given.items() if value is not None}:
         given["minutes"] = MINUTES
-    shapes = SHAPES if given.get("data") == "shapes" and given.get("model", SHAPES["model"]) == SHAPES["model"] else {}
-    kind = given.get("optimizer", Recipe.optimizer)
+    if given.get("data") == "shapes" and given.get("model", SHAPES["model"]) == SHAPES["model"]:
+        settings = SHAPES
+    else:
+        if not (given.get("model") in LENGTHS and given.get("model_fields")):
+            given["model"] = preset_for(given.get("model", family), given.get("minutes") or MINUTES)
+        settings = SETTINGS.get(given["model"], {})
+    kind = given.get("optimizer", settings.get("optimizer", Recipe.optimizer))
+    if kind != settings.get("optimizer", kind):                              # another optimiser needs other numbers
+        settings = {}
     optimizer = optimizer_settings(kind) if kind in OPTIMIZERS else {}
-    return Recipe(**{**optimizer, **recipe_defaults(given.get("data", "auto")), **shapes, **given})
+    return Recipe(**{**optimizer, **recipe_defaults(given.get("data", "auto")), **settings, **given})
+
+
+def preset_for(model, minutes):
+    """The preset that a family trains in so many minutes; a preset's name is returned as it is."""
+    return next(preset for limit, preset in LENGTHS[model] if minutes <= limit) if model in LENGTHS else model
+
+
+def table():
+    """The tables as lines of text: what train --help shows."""
+    lines = []
+    for family, rows in LENGTHS.items():
+        for limit, preset in rows:
+            length = "any length" if len(rows) == 1 else f"up to {limit:g} min" if limit < math.inf else "longer"
+            settings = ", ".join(f"{name} {value}" for name, value in SETTINGS[preset].items())
+            lines.append(f"{family:5} {length:13} {preset:28} {settings}")
+    return lines

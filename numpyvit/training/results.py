@@ -9,28 +9,50 @@ from .progress import clock
 
 
 def finish(trainer):
-    """Score the test images; rank 0 writes result.json, weights.safetensors and curves.png. → what result.json holds"""
+    """Score the test images, unless the recipe leaves them alone; rank 0 writes what a run leaves.
+
+    →   the contents of result.json: test_accuracy of the images as they are, and test_accuracy_mirror of the mean over
+    each image and its mirror image, where the recipe mirrors images at all.
+    """
     run, data, recipe, say = trainer.run, trainer.config.data, trainer.recipe, trainer.progress.say
-    say(f"scoring the {data.test:,} test images, once")
+    result = {"weights": "running average" if recipe.ema else "last", "steps": run.position.step,
+              "epochs": run.position.step / trainer.steps_per_epoch}
     started = time.monotonic()
-    loss, accuracy = trainer.evaluate(trainer.dataset.test.images, trainer.dataset.test.labels)
+    if recipe.test:
+        result |= score_test(trainer)
+    else:
+        say("the test images are left alone (--no-test)")
     seconds = run.position.seconds + time.monotonic() - started
-    run.log("metrics.jsonl", {"kind": "test", "step": run.position.step, "loss": loss, "accuracy": accuracy})
-    trainer.progress.evaluated("test acc", accuracy)
     trainer.progress.end()
     first = trainer.world.rank == 0
     with trainer.averaged_weights():
         if first:
             save_weights(trainer.model, run.file("weights.safetensors"))
-    result = {"test_accuracy": accuracy, "test_loss": loss, "weights": "running average" if recipe.ema else "last",
-              "steps": run.position.step, "epochs": run.position.step / trainer.steps_per_epoch, "seconds": seconds,
-              "data": data.name, "notice": data.notice}
+    result |= {"seconds": seconds, "data": data.name, "notice": data.notice}
     if not first:
         return result
     write_atomic(run.file("result.json"), [(json.dumps(result, indent=1) + "\n").encode()])
-    say(f"test accuracy {accuracy:.2%} on the {data.test:,} test images of {data.name}, with the {result['weights']} "
-        f"weights, after {clock(seconds)} of training in {run.path}")
+    if recipe.test:
+        mirrored = result.get("test_accuracy_mirror")
+        mirrored = "" if mirrored is None else f" ({mirrored:.2%} with the mirror image)"
+        say(f"test accuracy {result['test_accuracy']:.2%}{mirrored} on the {data.test:,} test images of {data.name}, "
+            f"with the {result['weights']} weights, after {clock(seconds)} of training in {run.path}")
     if data.notice:
         say(data.notice)
     say(curves.draw_curves(run))
     return result
+
+
+def score_test(trainer):
+    """Loss and accuracy of the test images, plain and with the mirror image: entries of result.json."""
+    images, labels = trainer.dataset.test.images, trainer.dataset.test.labels
+    trainer.progress.say(f"scoring the {len(labels):,} test images, once")
+    loss, accuracy = trainer.evaluate(images, labels)
+    step = trainer.run.position.step
+    trainer.run.log("metrics.jsonl", {"kind": "test", "step": step, "loss": loss, "accuracy": accuracy})
+    trainer.progress.evaluated("test acc", accuracy)
+    scores = {"test_accuracy": accuracy, "test_loss": loss}
+    if trainer.recipe.flip != "none":
+        loss, accuracy = trainer.evaluate(images, labels, "mirror")
+        scores |= {"test_accuracy_mirror": accuracy, "test_loss_mirror": loss}
+    return scores

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from ..data import normalise, train_val_split
+from ..data.views import mean_logits
 from ..errors import UserError
 from ..inspection.flops import training_flops
 from ..ops.cross_entropy import cross_entropy_forward
@@ -93,13 +94,19 @@ class Trainer:
         self.optimizer.step(lr, step + 1, norm, self.lanes.pool)
         return loss, correct / self.recipe.batch_size, norm
 
-    def evaluate(self, images, labels):
-        """Mean loss (without label smoothing) and accuracy of uint8 images, with the weights that count."""
-        def load(lo, hi):
-            return normalise(images[lo:hi], self.mean, self.std, self.recipe.dtype)
+    def evaluate(self, images, labels, tta="none"):
+        """Mean loss (without label smoothing) and accuracy of uint8 images, with the weights that count.
+
+        tta: the views of an image over which logits are averaged, see data/views.py
+        """
+        def logits_of(views):
+            def load(lo, hi):
+                return normalise(views[lo:hi], self.mean, self.std, self.recipe.dtype)
+
+            return self.lanes.logits(len(views), load)
 
         with self.averaged_weights():
-            logits = self.lanes.logits(len(images), load)
+            logits = mean_logits(logits_of, images, tta)
         loss, _ = cross_entropy_forward(logits.astype(np.float64), labels)
         return float(loss), float((logits.argmax(axis=1) == labels).mean())
 

@@ -1,0 +1,88 @@
+"""The tables of recipes: a family and a length choose a net, a net chooses its settings, and help shows both."""
+import json
+
+import pytest
+
+from numpyvit.cli import main as cli
+from numpyvit.cli import options
+from numpyvit.data.views import VIEWS
+from numpyvit.models import FAMILIES, PRESETS
+from numpyvit.ops.optim import OPTIMIZERS
+from numpyvit.runs.recipe import Recipe, recipe_from_json
+from numpyvit.training import loop
+from numpyvit.training.recipe import LENGTHS, SETTINGS, recipe_for, table
+from numpyvit.training.trainer import Trainer
+from tiny import recipe, small_shapes
+
+
+def test_every_row_names_a_preset_of_its_family():
+    assert LENGTHS.keys() == FAMILIES.keys()
+    for family, rows in LENGTHS.items():
+        limits = [limit for limit, _ in rows]
+        assert limits == sorted(limits) and limits[-1] == float("inf")
+        assert all(PRESETS[preset][0] == family and preset in SETTINGS for _, preset in rows)
+    for preset, settings in SETTINGS.items():
+        made = recipe_for(model=preset)
+        assert preset in PRESETS and {name: getattr(made, name) for name in settings} == settings
+
+
+def test_naming_the_default_model_changes_nothing():
+    assert recipe_for() == recipe_for(model="vit") == recipe_for(model=Recipe.model) == recipe_for("vit", minutes=30.0)
+    assert recipe_for(model="cvt", steps=7) == recipe_for(model="cvt_nano_32", steps=7)
+
+
+@pytest.mark.parametrize("family", LENGTHS)
+@pytest.mark.parametrize("minutes", [5.0, 30.0, 60.0])
+def test_the_length_chooses_the_net(family, minutes):
+    made = recipe_for(model=family, minutes=minutes)
+    assert made.model == next(preset for limit, preset in LENGTHS[family] if minutes <= limit)
+    assert made.optimizer == "muon" and made.momentum == OPTIMIZERS["muon"][0].settings["momentum"] and made.minutes == minutes
+
+
+def test_what_is_given_wins():
+    assert recipe_for(lr=0.5).lr == 0.5 and recipe_for(momentum=0.5).momentum == 0.5
+    adamw = recipe_for(optimizer="adamw")                                    # Muon's numbers are not AdamW's
+    assert (adamw.lr, adamw.lr_rest, adamw.optimizer) == (Recipe.lr, Recipe.lr_rest, "adamw")
+    assert recipe_for(model_fields={"depth": 1}).model == Recipe.model
+    by_fields = recipe_for(model="vit", model_fields={"depth": 1})           # a family with fields is the family as they describe it
+    assert by_fields.model == "vit" and by_fields.optimizer == Recipe.optimizer
+
+
+def test_help_shows_the_table(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    shown = capsys.readouterr().out
+    assert all(line.strip() in shown for line in table())
+    for rows in LENGTHS.values():
+        assert all(preset in shown for _, preset in rows)
+    assert options.TTA == tuple(VIEWS)
+
+
+def test_runs_of_before_have_neither_lr_rest_nor_test():
+    settings = {name: value for name, value in vars(recipe_for()).items() if name not in ("lr_rest", "test")}
+    assert recipe_from_json(settings).lr_rest == 1.0 and recipe_from_json(settings).test is True
+
+
+def test_both_test_accuracies(tmp_path, monkeypatch, capsys):
+    """result.json has the plain figure and the one with the mirror image; evaluate finds both again, and says which it is."""
+    small_shapes(monkeypatch)
+    result = loop.train(recipe(steps=8, ema=0.0), out=tmp_path / "a")
+    for tta, name in (("none", "test_accuracy"), ("mirror", "test_accuracy_mirror")):
+        capsys.readouterr()
+        assert cli.main(["evaluate", str(tmp_path / "a"), "--tta", tta]) == 0
+        said = capsys.readouterr().out
+        assert f"accuracy {result[name]:.2%} on" in said and (f"augmentation: {tta}" in said) == (tta != "none")
+    plain = loop.train(recipe(steps=2, flip="none"), out=tmp_path / "b")
+    assert "test_accuracy" in plain and "test_accuracy_mirror" not in plain   # where a mirror image is another thing
+
+
+def test_a_tuning_run_leaves_the_test_images_alone(tmp_path, monkeypatch, capsys):
+    dataset, seen = small_shapes(monkeypatch), []
+    evaluate = Trainer.evaluate
+    monkeypatch.setattr(Trainer, "evaluate", lambda self, images, *rest: seen.append(images) or evaluate(self, images, *rest))
+    result = loop.train(recipe(steps=3, test=False), out=tmp_path / "a")
+    assert seen and not any(images is dataset.test.images for images in seen)
+    assert not any(name.startswith("test") for name in result) and "left alone" in capsys.readouterr().out
+    assert json.loads((tmp_path / "a" / "config.json").read_text())["recipe"]["test"] is False
+    loop.train(recipe(steps=3), out=tmp_path / "b")
+    assert any(images is dataset.test.images for images in seen)
