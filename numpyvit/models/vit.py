@@ -282,6 +282,8 @@ def fixed_positions(config, dtype):
 
 
 # Dosovitskiy et al. 2021, table 1; tiny and small from Touvron et al. 2021 (DeiT), table 1.
+CIFAR = dict(img_size=32, patch_size=4, num_classes=10, mlp_ratio=2.0, global_pool="avg", pos_embed="sincos2d")
+STEM = dict(stem_strides=(2, 1, 2, 1, 1))
 PRESETS = {
     "vit_tiny_patch16_224": ViTConfig(embed_dim=192, num_heads=3),
     "vit_small_patch16_224": ViTConfig(embed_dim=384, num_heads=6),
@@ -291,14 +293,8 @@ PRESETS = {
     "vit_huge_patch14_224": ViTConfig(patch_size=14, embed_dim=1280, depth=32, num_heads=16),
     # for 32×32 images
     "vit_tiny_patch4_32": ViTConfig(img_size=32, patch_size=4, num_classes=10, embed_dim=192, num_heads=3),
-    "vit_nano_patch4_32": ViTConfig(img_size=32, patch_size=4, num_classes=10, embed_dim=128, depth=4, num_heads=4, mlp_ratio=2.0,
-                                    global_pool="avg", pos_embed="sincos2d"),
-    "vit_nano_conv_32": ViTConfig(img_size=32, patch_size=4, num_classes=10, embed_dim=128, depth=2, num_heads=4, mlp_ratio=2.0,
-                                  global_pool="avg", pos_embed="sincos2d", stem_widths=(64, 64, 128, 128, 128),
-                                  stem_strides=(2, 1, 2, 1, 1)),
-    "vit_mini_conv_32": ViTConfig(img_size=32, patch_size=4, num_classes=10, embed_dim=192, depth=3, num_heads=6, mlp_ratio=2.0,
-                                  global_pool="avg", pos_embed="sincos2d", stem_widths=(64, 64, 192, 192, 192),
-                                  stem_strides=(2, 1, 2, 1, 1)),
-    "vit_pico_patch4_32": ViTConfig(img_size=32, patch_size=4, num_classes=10, embed_dim=64, depth=4, num_heads=2, mlp_ratio=2.0,
-                                    global_pool="avg", pos_embed="sincos2d"),
+    "vit_pico_patch4_32": ViTConfig(embed_dim=64, depth=4, num_heads=2, **CIFAR),
+    "vit_nano_patch4_32": ViTConfig(embed_dim=128, depth=4, num_heads=4, **CIFAR),
+    "vit_nano_conv_32": ViTConfig(embed_dim=128, depth=2, num_heads=4, stem_widths=(64, 64, 128, 128, 128), **STEM, **CIFAR),
+    "vit_mini_conv_32": ViTConfig(embed_dim=192, depth=3, num_heads=6, stem_widths=(64, 64, 192, 192, 192), **STEM, **CIFAR),
 }
