@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import numpyvit
-from bench import gains, models, ops, profile, race, scaling, threads, train_step, worker
+from bench import gains, machine, models, ops, profile, race, scaling, threads, train_step, worker
 from numpyvit import functional as F
 from numpyvit.inspection import flops
 from numpyvit.models import model_config
@@ -113,3 +113,18 @@ def test_batches_are_what_the_models_take():
         family, fields = models.configuration(name, img_size=(32, 32))
         images, labels = worker.batch_of(np, fields, 2)
         assert numpyvit.create_model(family, **fields).forward(images)[0].shape == (2, fields["num_classes"]) and len(labels) == 2
+
+
+def test_the_machine_is_named(tmp_path):
+    m = machine.machine()
+    assert m["cores"] >= 1 and m["cpu"] and m["instruction_set"] and m["numpyvit"] == numpyvit.__version__
+    line = machine.in_one_line()
+    assert m["cpu"] in line and m["instruction_set"] in line and all(size in line for size in m["caches"].values())
+    (tmp_path / "cpuinfo").write_text("model name\t: Some Xeon\nflags\t\t: sse2 avx avx2 avx512f amx_tile\n")
+    assert machine.cpuinfo(tmp_path / "cpuinfo") == ("Some Xeon", {"sse2", "avx", "avx2", "avx512f", "amx_tile"})
+    for i, (level, kind, size) in enumerate([("1", "Data", "48K"), ("1", "Instruction", "32K"), ("2", "Unified", "2048K")]):
+        (tmp_path / f"index{i}").mkdir()
+        for name, text in (("level", level), ("type", kind), ("size", size)):
+            (tmp_path / f"index{i}" / name).write_text(text + "\n")
+    assert machine.caches(tmp_path) == {"L1d": "48K", "L1i": "32K", "L2": "2048K"}
+    assert machine.caches(tmp_path / "nothing") == {}

@@ -8,5 +8,6 @@
     python tests/bench cold_start …       import, first step with nothing compiled, first step of a later process
     python tests/bench profile MODEL …    one training step as a table of operations
 
-Each prints a table, writes JSON to runs/ and explains its options with --help.
+Each prints the machine (instruction set, caches, versions) and a table, writes both as JSON to runs/, and explains its
+options with --help.
 """

@@ -10,6 +10,8 @@ TOOLS = ("train_step", "ops", "threads", "scaling", "gains", "cold_start", "prof
 if __name__ == "__main__":
     named = len(sys.argv) > 1 and sys.argv[1] in TOOLS
     tool, arguments = (sys.argv[1], sys.argv[2:]) if named else ("train_step", sys.argv[1:])
+    if tool != "worker" and not {"-h", "--help"} & set(arguments):
+        print(importlib.import_module("bench.machine").in_one_line(), flush=True)
     try:
         sys.exit(importlib.import_module(f"bench.{tool}").main(arguments))
     except KeyboardInterrupt:

@@ -1,7 +1,6 @@
 """Competitors take turns: A B C A B C …, each alive in its own process, one running at a time."""
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-import numpyvit
+from .machine import machine
 
 BENCH = Path(__file__).parent
 PAUSE = 0.3                                          # seconds before a turn: OpenMP threads of the last one stop spinning
@@ -129,18 +128,6 @@ def largest_disturbance(competitors):
 def spread(values):
     """{"median", "low", "high"}"""
     return {"median": statistics.median(values), "low": min(values), "high": max(values)}
-
-
-def machine():
-    """What the figures depend on."""
-    import importlib.metadata as metadata
-    cpu = platform.processor() or platform.machine()
-    if os.path.exists("/proc/cpuinfo"):
-        with open("/proc/cpuinfo") as info:
-            cpu = next((line.split(":")[1].strip() for line in info if line.startswith("model name")), cpu)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    versions = {name: metadata.version(name) for name in ("numpy", "numba", "torch")}
-    return {"cpu": cpu, "cores": cores, "numpyvit": numpyvit.__version__, "python": platform.python_version(), **versions}
 
 
 def write_json(path, **content):
