@@ -53,7 +53,10 @@ def build(source, dtype, given):
     if family == "cvt":
         fields.setdefault("img_size", 224)
     fields |= given
-    _, config = model_config(family, **fields)
+    try:
+        _, config = model_config(family, **fields)
+    except ValueError as error:                                              # a UserError is one, too
+        raise UserError(str(error)) from None
     size = pair(config.img_size)
     preprocessing = preprocessing or read_preprocessor(source.preprocessor, source.config, size)
     if preprocessing is None and found.format != "numpyvit":

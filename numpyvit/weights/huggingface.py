@@ -57,7 +57,7 @@ def read_config(config):
                          "by erf with the same weights (act='gelu' does so here)")
     else:
         act = config.get("hidden_act", "gelu")
-        if act not in ACTIVATIONS:
+        if not isinstance(act, str) or act not in ACTIVATIONS:
             raise UserError(f"config.json: hidden_act {str(act)[:40]!r}, expected one of {', '.join(ACTIVATIONS)}")
         fields["act"] = ACTIVATIONS[act]
     if family == "vit":

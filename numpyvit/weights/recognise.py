@@ -1,4 +1,5 @@
 """Which library's names a file has, and the file's tensors under the names here."""
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -103,15 +104,12 @@ def without_buffers(tensors, rows):
 
 
 def check_mask(name, mask):
-    """microsoft's mask (nW, M², M²): 0 and −100, as for a square map whose windows are shifted by half their side."""
-    nW, M, side = len(mask) if mask.ndim else 0, 0, 0
-    if mask.ndim == 3 and mask.shape[1] == mask.shape[2]:
-        M, side = round(mask.shape[1] ** 0.5), round(nW ** 0.5)
+    """microsoft's mask (nW, M², M²): 0 and −100, as for a map of nW windows that are shifted by half their side."""
+    nW, M = (len(mask), math.isqrt(mask.shape[1])) if mask.ndim == 3 else (0, 0)
     fits = 0 < M < 100 and mask.shape == (nW, M * M, M * M) and bool(np.isin(mask, (0, -100)).all())
-    if fits and side * side == nW:
-        expected = shifted_window_mask(side * M, side * M, M, M // 2)
-        fits = bool(np.array_equal(mask == 0, expected == 0))
-    if not fits:
+    maps = [(rows, nW // rows) for rows in range(1, nW + 1) if nW % rows == 0]
+    if not fits or not any(np.array_equal(mask == 0, shifted_window_mask(rows * M, columns * M, M, M // 2) == 0)
+                           for rows, columns in maps):
         raise UserError(f"{name} {mask.shape} is not the mask of shifted windows, −100 between regions that only the "
                         "shift joins")
 
