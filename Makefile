@@ -3,9 +3,10 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 BIN := .venv/bin
 RUN := .venv/run.stamp
 TEST := .venv/test.stamp
+INTEROP := .venv/interop.stamp
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help train test test-thorough mutants bench profile examples clean
+.PHONY: help train test test-thorough test-interop mutants bench profile examples clean
 
 help:           ## print this list
 	@echo "usage: make TARGET [ARGS=\"…\"]"
@@ -19,6 +20,9 @@ test: $(TEST)           ## prove the gradients and everything else; ARGS are pyt
 
 test-thorough: $(TEST)  ## the same with ten times the examples and the long campaigns, about 15 minutes
 	@NUMPYVIT_THOROUGH=1 $(BIN)/python -m pytest -q -n 2 --hypothesis-profile=thorough $(ARGS)
+
+test-interop: $(INTEROP)  ## weights in and out of timm, transformers and torchvision themselves
+	@HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q tests/interop.py $(ARGS)
 
 mutants: $(TEST)        ## seeded defects in the backward functions, which the suite has to notice; ARGS="--every 1" for all
 	@$(BIN)/python tests/mutants.py $(ARGS)
@@ -40,6 +44,12 @@ $(RUN): pyproject.toml
 $(TEST): pyproject.toml $(RUN)
 	@echo "first call: fetching the tests' packages (torch among them), some minutes"
 	@$(PIP) -e ".[test]"
+	@touch $@
+
+$(INTEROP): $(TEST)
+	@echo "first call: fetching timm, transformers and torchvision, some minutes"
+	@$(PIP) "transformers>=5,<6"
+	@$(PIP) --no-deps timm torchvision   # without theirs: any torchvision does, tests/interop.py defines what it lacks
 	@touch $@
 
 clean:          ## remove .venv and everything that is built

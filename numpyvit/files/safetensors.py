@@ -59,7 +59,7 @@ def read_tensors(path, expect_checksum=False):
         header = parse_header(file.read(length), fail)
         metadata = check_metadata(header.pop("__metadata__", {}), fail)
         layout = check_layout(header, size - 8 - length, fail)
-        data = bytearray(size - 8 - length)
+        data = np.empty(size - 8 - length, np.uint8)                         # not zeroed first, as a bytearray would be
         if file.readinto(data) != len(data):
             fail("it became shorter while it was read")
     tensors = {name: np.frombuffer(data, dtype, math.prod(shape), start).reshape(shape)
