@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from numpyvit.ops.attention import attention_forward, attention_probs
+from numpyvit.ops.attention import attention_forward
 from numpyvit.inspection.plots import colour_bar, panels, save
 
 np.set_printoptions(precision=3, suppress=True)
@@ -31,14 +31,14 @@ print(f"\n'cat' scores 'cat' with (0·2 + 2·2 + 0·0 + 0·0) / √4 = {scores[1
 print(f"'.' looks for nothing: all scores are 0 and all weights {weights[3, 0]}. Its output is the plain mean of the values: {y[3]}")
 
 ours, cache = attention_forward(q[None, None], k[None, None], v[None, None])
-assert np.allclose(ours[0, 0], y) and np.allclose(attention_probs(cache)[0, 0], weights)
+assert np.allclose(ours[0, 0], y) and np.allclose(cache.attn[0, 0], weights)
 print("numpyvit.ops.attention.attention_forward says the same.\n")
 
 print("Two heads: channels 0, 1 are one attention of width 2, channels 2, 3 another.")
 heads = [attention(q[:, c], k[:, c], v[:, c])[1] for c in (slice(0, 2), slice(2, 4))]
 split = [a.reshape(1, 4, 2, 2).transpose(0, 2, 1, 3) for a in (q, k, v)]      # (B, N, nh·hd) → (B, nh, N, hd)
 _, cache = attention_forward(*split)
-assert np.allclose(attention_probs(cache)[0], heads)
+assert np.allclose(cache.attn[0], heads)
 for h, w in enumerate(heads):
     print(f"head {h}: weights =\n{w}")
 print("'sat' sees 'cat' in head 0 and itself in head 1: one head would have had to settle for a mixture.")

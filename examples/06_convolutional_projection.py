@@ -9,7 +9,7 @@ import numpy as np
 
 from numpyvit.inspection.attention import key_sources, sources
 from numpyvit.layers import ConvBatchNorm
-from numpyvit.ops.attention import attention_forward, attention_probs
+from numpyvit.ops.attention import attention_forward
 from numpyvit.ops.depthwise_conv import depthwise_conv_forward
 from numpyvit.inspection.plots import colour_bar, new_figure, panels, save
 from numpyvit.inspection.summary import amount, summary
@@ -22,7 +22,7 @@ kernels = {name: rng.standard_normal((C, 1, 3, 3)) / 2 for name in "qkv"}    # a
 maps = {name: depthwise_conv_forward(x, kernel, stride=1 if name == "q" else 2, padding=1)[0] for name, kernel in kernels.items()}
 q, k, v = (m.reshape(1, 1, -1, C) for m in maps.values())                    # (B, nh, N, hd): one head; a Linear stands between in CvT
 y, cache = attention_forward(q, k, v)
-attn = attention_probs(cache)[0, 0]                                          # (9, 4)
+attn = cache.attn[0, 0]                                          # (9, 4)
 print(f"map {x.shape[1:]}   queries {maps['q'].shape[1:]}, stride 1   keys and values {maps['k'].shape[1:]}, stride 2")
 print(f"attention: {attn.shape[0]} queries × {attn.shape[1]} keys, rows sum to 1\n{attn}")
 assert np.allclose(attn.sum(axis=1), 1)

@@ -6,8 +6,7 @@ NUMPYVIT_REFERENCE=1 leaves every name with its definition, so that each frame i
 """
 import os
 
-from .ops.attention import (attention_backward, attention_forward, attention_probs, self_attention_backward,
-                            self_attention_forward)
+from .ops.attention import attention_backward, attention_forward, self_attention_backward, self_attention_forward
 from .ops.augment import augment_mixtures, augment_views
 from .ops.avg_pool import avg_pool_backward, avg_pool_forward
 from .ops.batch_norm import batch_norm_backward, batch_norm_forward
@@ -22,13 +21,14 @@ from .ops.muon import muon_step
 from .ops.optim import adam_step, adamw_step, average_step, sgd_step, square_sums
 from .ops.patch_embed import patch_embed_backward, patch_embed_forward
 from .ops.relative_position import relative_position_bias_backward, relative_position_bias_forward
+from .ops.residual import residual
 from .ops.tanh import tanh_backward, tanh_forward
-from .ops.window_attention import window_attention_backward, window_attention_forward, window_attention_probs
+from .ops.window_attention import window_attention_backward, window_attention_forward
 from .ops.windows import gather_tokens_backward, gather_tokens_forward
 
 REFERENCE = os.environ.get("NUMPYVIT_REFERENCE", "") not in ("", "0")
 
-if not REFERENCE:                                                            # by how much a training step is longer without each:
+if not REFERENCE:                                # how much longer a training step takes without each (python tests/bench gains):
     from .kernels.attention import (attention_backward, attention_forward,   # strided heads read and written in place: 23 %
                                     self_attention_backward, self_attention_forward)
     from .kernels.augment import augment_mixtures, augment_views             # one pass: a batch's images in a twentieth of the time
@@ -40,5 +40,5 @@ if not REFERENCE:                                                            # b
     from .kernels.layer_norm import layer_norm_backward, layer_norm_forward  # one pass a row: 22 %
     from .kernels.linear import linear_backward, linear_forward              # bias in place, its gradient in one pass: 12 %
     from .kernels.optim import adamw_step, average_step, square_sums         # one pass over seven vectors, not a dozen: 2 %
-    from .kernels.window_attention import (window_attention_backward, window_attention_forward,  # copies that add and sum: 8 % of
-                                           window_attention_probs)           # a Swin.  python tests/bench gains
+    from .kernels.residual import residual                                   # no new array for a sum: 2 %
+    from .kernels.window_attention import window_attention_backward, window_attention_forward  # copies that add and sum: 8 % of a Swin

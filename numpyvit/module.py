@@ -1,153 +1,169 @@
-"""Parameters, modules, and the model that keeps all its parameters in one flat vector."""
-import copy
-import math
+"""Model: what every family of models promises to training, to the figures and to the files of weights.
+
+Whoever works with a model asks the model, and never which family it is of. A family is one file in models/: a subclass of
+Model that fills in the methods below which raise NotImplementedError, and overrides the others where its answer differs.
+"""
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .checks import check_tensors
+from .checks import fail, shown
 from .errors import UserError
+from .flat import ALIGN, EVALUATION, FlatModule, Module, Parameter, Pass             # noqa: F401, offered from here
 from .ops.random_bits import image_seeds
 from .ops.softmax import softmax_forward
 
-ALIGN = 16                                                                   # tensors start on a 64-byte boundary in float32
 
+class Stage(NamedTuple):
+    """Blocks that work on the tokens of one grid.
 
-class Parameter:
-    """A named tensor of the model. .data and .grad are views of the model's two flat vectors once it is materialised.
-
-    shape; init(rng, shape) → values; decay: whether weight decay applies (never to biases, norms, position tables and
-    class tokens). Until materialise() there is only the shape, so counting the largest preset costs nothing.
+    name: of the list of blocks, as in "layers.0.blocks"; the i-th block's parameters begin with "layers.0.blocks.i."
+    blocks: [Block]; block.attn has probs(cache), the probabilities of its attention, and in_image(probs, grid, b), those of
+    image b between the tokens of the grid, (nh, N, N)   grid: (rows, columns)   class_token: 0 or 1, how many tokens stand
+    before the grid's   embed: (kernel, stride, padding) of the patches that became tokens, in pixels or in tokens of the
+    stage before
     """
 
-    def __init__(self, shape, init, decay=False):
-        self.shape, self.init, self.decay = tuple(int(n) for n in shape), init, decay
-        self.data = self.grad = None
-
-    @property
-    def size(self):
-        return math.prod(self.shape)
+    name: str
+    blocks: list
+    grid: tuple[int, int]
+    class_token: int
+    embed: tuple[int, int, int]
 
 
-class Module:
-    """Something with parameters: its own, its submodules' and those of its lists of submodules, in order of assignment.
+class PositionTable(NamedTuple):
+    """How the rows of a table of positions lie on a grid: class_token rows, then grid[0] · grid[1] rows, row by row.
 
-    A module owns no activation: forward returns (y, cache), backward(dy, cache) returns dx and adds into .grad.
+    what: the grid in words, as in "a grid of 14 × 14".
     """
 
-    def children(self):
-        """(name, Module) pairs; the i-th of a list called blocks is "blocks.i"."""
-        for name, value in vars(self).items():
-            if isinstance(value, Module):
-                yield name, value
-            elif isinstance(value, (list, tuple)) and value and all(isinstance(v, Module) for v in value):
-                yield from ((f"{name}.{i}", v) for i, v in enumerate(value))
-
-    def modules(self, prefix=""):
-        """(dotted name, Module) pairs of the whole tree, parents first."""
-        yield prefix.rstrip("."), self
-        for name, child in self.children():
-            yield from child.modules(f"{prefix}{name}.")
-
-    def named_parameters(self):
-        """(dotted name, Parameter) pairs, in the order of the flat vector."""
-        for path, module in self.modules():
-            for name, value in vars(module).items():
-                if isinstance(value, Parameter):
-                    yield (f"{path}.{name}" if path else name), value
-
-    def named_buffers(self):
-        """(dotted name, ndarray) pairs: state that is saved but not trained (BatchNorm's running statistics)."""
-        for path, module in self.modules():
-            for name in getattr(module, "buffers", ()):
-                yield (f"{path}.{name}" if path else name), getattr(module, name)
+    grid: tuple[int, int]
+    class_token: int
+    what: str
 
 
-class Model(Module):
-    """A Module whose parameters live in one flat vector (.flat) and whose gradients live in another (.flat_grad).
+class ModelCache(NamedTuple):
+    """What forward hands to backward: of which config and of how many images; what batch norms measured, {} without any and
+    None in evaluation (see Pass); and the caches of the parts, as the family's forward_pass returned them."""
 
-    The optimiser, the gradient norm, zero_grad and the sum over threads are then one operation each. A subclass builds
-    its layers in __init__ and calls materialise() last. Subclasses define forward(images, train, rng) and
-    backward(dlogits, cache).
+    config: Any
+    batch: int
+    statistics: dict | None
+    parts: Any
+
+
+class Model(FlatModule):
+    """images (B, in_chans, H, W)   →   logits (B, num_classes)
+
+    A subclass is built from its config, a frozen dataclass with at least img_size, in_chans and num_classes: __init__(config,
+    seed, dtype, materialise) sets self.config, builds the layers and calls finish(seed, dtype, materialise) last.
     """
 
-    def materialise(self, seed=0, dtype="float32"):
-        """Allocate the flat vectors and initialise every parameter from (seed, its position); seed None: all zeros."""
-        dtype = np.dtype(dtype)
-        if dtype not in (np.float32, np.float64):
-            raise ValueError(f"dtype: expected float32 or float64, got {dtype}")
-        self.bind(np.zeros(self.flat_size(), dtype), np.zeros(self.flat_size(), dtype))
-        for i, (_, p) in enumerate(self.named_parameters()):
-            if seed is not None:
-                p.data[...] = p.init(np.random.default_rng([seed, i]), p.shape)
-        for _, module in self.modules():
-            for name in getattr(module, "buffers", ()):
-                if getattr(module, name).dtype.kind == "f":
-                    setattr(module, name, getattr(module, name).astype(dtype))
-        return self
+    title = ""                                       # what create_model was given: a preset or family, and other fields
+    first_and_last = ("patch_embed.", "head.")       # how the names of the input's and the output's parameters begin
+    positions_from = "no table"                      # where the model knows positions from, where it has no position_table
+    fixed_positions = None                           # the table that is added but not learned, (1, N, C), where there is one
 
-    def layout(self):
-        """Where every parameter lies in the flat vectors: (name, Parameter, start, end), in order.
+    # --- a training step
 
-        Every start is a multiple of ALIGN; the few elements between an end and the next start are always 0.
+    def forward(self, images, train: bool = False, rng=None) -> tuple[np.ndarray, ModelCache]:
+        """logits (B, K) of images (B, in_chans, H, W), and the cache that backward needs. The model is not changed.
+
+        train: dropout and drop path act, with bits from rng: an int, a numpy Generator, or one uint64 seed an image (B,).
+        Batch norms normalise over these images; whoever trains passes batch_statistics(cache) to update_buffers.
+        Raises UserError for images of another shape or kind, or where rng is needed and missing.
         """
-        start = 0
-        for name, p in self.named_parameters():
-            yield name, p, start, start + p.size
-            start += -(-p.size // ALIGN) * ALIGN
+        images = self.check_images(images)
+        down = Pass(self.check_seeds(rng, len(images)), {}) if train else EVALUATION
+        if train:
+            self.check_batch(len(images))
+        logits, parts = self.forward_pass(images, down)
+        return logits, ModelCache(self.config, len(images), down.statistics, parts)
 
-    def flat_size(self):
-        """Elements of each flat vector, padding included."""
-        return sum(-(-p.size // ALIGN) * ALIGN for _, p in self.named_parameters())
+    def backward(self, dlogits, cache: ModelCache) -> np.ndarray:
+        """Add into every parameter's .grad and return dimages (B, in_chans, H, W).   dlogits (B, K)
 
-    def bind(self, flat, flat_grad):
-        """Make every parameter's .data and .grad a view of these vectors. The few padding elements between stay 0."""
-        self.flat, self.flat_grad = flat, flat_grad
-        for _, p, start, end in self.layout():
-            p.data = flat[start:end].reshape(p.shape)
-            p.grad = flat_grad[start:end].reshape(p.shape)
+        Raises UserError for gradients of another shape and for the cache of another model.
+        """
+        if not isinstance(cache, ModelCache) or cache.config != self.config:
+            other = f"that of a model of {cache.config}" if isinstance(cache, ModelCache) else shown(type(cache).__name__)
+            fail("cache", f"what forward of this {type(self).__name__} returned, of {self.config}", other)
+        return self.backward_pass(self.check_logits_gradient(dlogits, cache.batch), cache.parts)
 
-    def replica(self, flat_grad=None):
-        """The same weights and buffers (shared, not copied) with gradients of its own: one for each gradient shard."""
-        arrays = {id(array): array for array in (self.flat, self.flat_grad)}
-        arrays |= {id(p.data): p.data for _, p in self.named_parameters()}
-        arrays |= {id(p.grad): p.grad for _, p in self.named_parameters()}
-        arrays |= {id(value): value for _, m in self.modules() for value in vars(m).values()
-                   if isinstance(value, np.ndarray)}                         # buffers and constant tables
-        twin = copy.deepcopy(self, memo=dict(arrays))
-        twin.bind(self.flat, np.zeros_like(self.flat_grad) if flat_grad is None else flat_grad)
-        twin.is_replica = True
-        return twin
+    def __call__(self, images) -> np.ndarray:
+        """logits (B, K) of images, in evaluation."""
+        return self.forward(images)[0]
 
-    is_replica = False                               # a replica's forward leaves the shared buffers alone
+    def forward_pass(self, images, down: Pass):
+        """images, checked; down: the Pass, which goes to every layer that draws bits or measures   →   logits, caches"""
+        raise NotImplementedError
 
-    def batch_statistics(self, cache):
-        """What a training forward of a replica measured and update_buffers is to fold in (BatchNorm); None without."""
+    def backward_pass(self, dlogits, cache):
+        """forward_pass, read from the bottom.   dlogits, checked; cache: forward_pass's   →   dimages"""
+        raise NotImplementedError
 
-    def update_buffers(self, statistics):
-        """Fold in the batch statistics of several training forwards, in the order given. Nothing without buffers."""
+    def batch_statistics(self, cache: ModelCache) -> dict:
+        """{name of a batch norm: (mean, unbiased variance)} as a training forward measured them; {} without batch norms."""
+        return cache.statistics or {}
+
+    # --- what the model looks like
+
+    def stages(self) -> list[Stage]:
+        """The stages, from the first to the last; most families have several, a ViT has one."""
+        raise NotImplementedError
+
+    def rows(self) -> list:
+        """The layers in the order of forward, as models.rows.Row: shape, parameters, multiply-adds, numbers written."""
+        raise NotImplementedError
+
+    def busiest(self) -> Stage:
+        """The stage with most of the blocks, the first of several."""
+        return max(self.stages(), key=lambda stage: len(stage.blocks))
 
     @property
-    def dtype(self):
-        return self.flat.dtype
+    def tokens(self) -> int:
+        """Tokens of one image in the busiest stage."""
+        stage = self.busiest()
+        return stage.class_token + stage.grid[0] * stage.grid[1]
 
-    def num_parameters(self):
-        """Number of trained scalars; works before materialise()."""
-        return sum(p.size for _, p in self.named_parameters())
+    @property
+    def width(self) -> int:
+        """Channels of the busiest stage's tokens."""
+        return self.busiest().blocks[0].width
 
-    def zero_grad(self):
-        self.flat_grad[...] = 0
+    def block_caches(self, cache: ModelCache) -> list:
+        """The BlockCache of every block, from the first to the last, out of forward's cache."""
+        raise NotImplementedError
 
-    def state_dict(self):
-        """{name: copy of the array}, parameters then buffers, in the reference implementation's names and layouts."""
-        state = {name: p.data.copy() for name, p in self.named_parameters()}
-        return state | {name: buffer.copy() for name, buffer in self.named_buffers()}
+    def attention_maps(self, cache: ModelCache) -> list[np.ndarray]:
+        """The attention probabilities of every block, from forward's cache, as the block computes them: rows sum to 1.
 
-    def load_state_dict(self, state):
-        """Copy {name: array} into the model. Unknown, missing or misshaped names: UserError, and nothing is written."""
-        targets = {name: p.data for name, p in self.named_parameters()} | dict(self.named_buffers())
-        check_tensors(targets, state, type(self).__name__)
-        for name, target in targets.items():
-            target[...] = state[name]
+        Their axes are the family's, such as (B·windows, nh, M², M²); block.attn.in_image leads to (nh, N, N) of an image.
+        """
+        blocks = [block for stage in self.stages() for block in stage.blocks]
+        return [block.attn.probs(c.attn) for block, c in zip(blocks, self.block_caches(cache), strict=True)]
+
+    def position_table(self) -> np.ndarray | None:
+        """The table of positions that is added to the tokens, (rows, columns, C), learned or fixed; None without one."""
+
+    def position_tables(self) -> dict[str, PositionTable]:
+        """{name: PositionTable} of the parameters that may be resized for another resolution."""
+        return {}
+
+    def relative_position_tables(self) -> dict[str, np.ndarray]:
+        """{name of the block: (nh, 2M − 1, 2M − 1)}: what head h adds to a score, by row and column of query − key."""
+        return {}
+
+    def embed_filters(self) -> np.ndarray:
+        """The filters that look at the pixels, (C, in_chans, P, P)."""
+        raise NotImplementedError
+
+    def __repr__(self):
+        """One line: the preset or family, the number of parameters, images and classes, the dtype."""
+        H, W = pair(self.config.img_size)
+        dtype = f", {self.dtype}" if hasattr(self, "flat") else ", not materialised"
+        return (f"<{self.title or type(self).__name__}: {self.num_parameters():,} parameters, images ({self.config.in_chans}, {H}, {W}) → "
+                f"{self.config.num_classes} classes{dtype}>")
 
     # --- what came with published weights
 
@@ -168,35 +184,39 @@ class Model(Module):
         best = (-probabilities).argsort(kind="stable")[:top]
         return [(self.classes[k] if self.classes else int(k), float(probabilities[k])) for k in best]
 
-    def check_images(self, images):
-        """images, as the model's dtype, or a ValueError that says what was expected. (B, in_chans, H, W)"""
+    # --- what came in
+
+    def check_images(self, images) -> np.ndarray:
+        """images, as the model's dtype, or a UserError that says what was expected. (B, in_chans, H, W)"""
         images = np.asarray(images)
         H, W = pair(self.config.img_size)
         expected = (self.config.in_chans, H, W)
         if images.ndim != 4 or images.shape[1:] != expected or len(images) == 0:
-            raise ValueError(f"images: expected shape (B, {', '.join(map(str, expected))}), got {images.shape}; "
-                             "resize the images or create the model with img_size")
+            fail("images", f"shape (B, {', '.join(map(str, expected))})",
+                 f"{images.shape}; resize the images or create the model with img_size")
         if images.dtype.kind != "f":
-            raise ValueError(f"images: expected normalised floats, got {images.dtype}")
+            fail("images", "normalised floats", images.dtype)
         return images.astype(self.dtype, copy=False)
 
-    def check_seeds(self, rng, batch):
+    def check_batch(self, batch: int):
+        """A UserError where a family cannot be trained on so few images."""
+
+    def check_seeds(self, rng, batch: int) -> np.ndarray | None:
         """One uint64 seed an image for a training forward, or None where no layer is stochastic."""
         if not self.stochastic:
             return None
         if rng is None:
-            raise ValueError("rng: train=True with dropout or drop path needs an int, a numpy Generator or one uint64 "
-                             "seed an image")
+            fail("rng", "an int, a numpy Generator or one uint64 seed an image, for train=True with dropout or drop path", "None")
         return image_seeds(rng, batch)
 
-    def check_logits_gradient(self, dlogits, batch):
-        """dlogits, as the model's dtype, or a ValueError. (B, num_classes)"""
+    def check_logits_gradient(self, dlogits, batch: int) -> np.ndarray:
+        """dlogits, as the model's dtype, or a UserError. (B, num_classes)"""
         dlogits = np.asarray(dlogits)
         if dlogits.shape != (batch, self.config.num_classes):
-            raise ValueError(f"dlogits: expected shape {(batch, self.config.num_classes)}, got {dlogits.shape}")
+            fail("dlogits", f"shape {(batch, self.config.num_classes)}", dlogits.shape)
         return dlogits.astype(self.dtype, copy=False)
 
 
-def pair(size):
+def pair(size) -> tuple[int, int]:
     """n or (h, w) → (h, w)"""
     return tuple(size) if isinstance(size, (tuple, list)) else (size, size)

@@ -80,6 +80,7 @@ def model_errors(model, images, dlogits, train=False):
     torch_logits.backward(torch.from_numpy(dlogits))
     logits, cache = model.forward(images, train=train)
     dimages = model.backward(dlogits, cache)
+    model.update_buffers([model.batch_statistics(cache)])
     grads = {name: p.grad.numpy() for name, p in twin.named_parameters()}
     buffers = {name: value.numpy() for name, value in twin.state_dict().items() if name not in grads}
     zero = 1e-4 * max(np.linalg.norm(g) for g in grads.values())             # a key's bias moves all scores of a row alike, a norm

@@ -11,10 +11,10 @@ PACKAGE = Path(__file__).resolve().parent.parent / "numpyvit"
 
 # Imports only go down this list. A line may hold several names, which may import each other.
 ORDER = ("cli", "explorer", "training", "runs", "inspection", "gradcheck differences", "cases", "weights", "models", "data",
-         "files", "layers module threads", "functional", "kernels", "ops", "checks", "errors")
+         "files", "layers module threads", "flat", "functional", "kernels", "ops", "checks", "errors")
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names.split()}
 LONGEST = {"ops": 150, "kernels": 200}                                       # lines a file; all others 300
-NO_PAIRS = {"__init__", "erf", "positions", "random_bits", "optim", "muon", "augment"}  # files of ops/ with functions and tables, but no backward
+NO_PAIRS = {"__init__", "erf", "positions", "random_bits", "residual", "optim", "muon", "augment"}  # files of ops/ with functions and tables, but no backward
 FOREIGN = ("torch", "scipy", "pickle", "dill", "joblib", "autograd", "jax")
 OPTIONAL = ("matplotlib", "PIL", "mpi4py")
 FAMILIES = {"ViT", "Swin", "CvT"}

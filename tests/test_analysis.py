@@ -10,8 +10,9 @@ from torch.nn import functional as TF
 import numpyvit
 import torch_models
 from numpyvit.inspection.attention import (BlockAttention, attention_blocks, attention_map, choose, mean_attention_distance, patch_filters,
-                               position_similarity, relative_position_bias, rollout, saliency, sources)
+                               position_similarity, relative_position_bias, rollout, saliency)
 from numpyvit.models import model_config
+from numpyvit.models.grids import covering, spread_evenly
 
 MODELS = {
     "vit": ("vit", dict(img_size=(8, 12), patch_size=4, embed_dim=12, depth=2, num_heads=3, num_classes=5)),
@@ -106,25 +107,55 @@ def test_windows_are_put_back(rng=np.random.default_rng(0)):
             np.testing.assert_array_equal(dense[:, y * W + x, v * W + u], want)
 
 
-def test_strided_keys_are_shared_among_their_tokens():
-    """CvT: a key at (r, c) was made of the 3 × 3 tokens around (2r, 2c), fewer at the border."""
+def test_strided_keys_are_spread_over_their_tokens():
+    """CvT: a key at (r, c) was made of the 3 × 3 tokens around (2r, 2c), fewer at the border; a token gets the mean of its keys."""
     model, images = make("cvt")
     _, cache = model.forward(images)
     block, native = attention_blocks(model, images)[0], model.attention_maps(cache)[0]
     H, W = block.grid
     Ho, Wo = -(-H // 2), -(-W // 2)
-    want = np.zeros((block.num_heads, H * W, H, W))
+    want, covered = np.zeros((block.num_heads, H * W, H, W)), np.zeros((H, W))
     for r in range(Ho):
         for c in range(Wo):
             cells = [(y, x) for y in range(2 * r - 1, 2 * r + 2) for x in range(2 * c - 1, 2 * c + 2) if 0 <= y < H and 0 <= x < W]
             for y, x in cells:
-                want[:, :, y, x] += native[0][:, :, r * Wo + c] / len(cells)
+                want[:, :, y, x] += native[0][:, :, r * Wo + c]
+                covered[y, x] += 1
+    assert covered.min() == 1 and covered.max() == 4
+    want /= covered
+    want /= want.sum(axis=(-2, -1), keepdims=True)
     np.testing.assert_allclose(block.probs(0), want.reshape(want.shape[0], H * W, H * W), atol=1e-12)
 
 
-def test_sources():
-    np.testing.assert_allclose(sources(5, 3, 3, 2, 1), [[1/2, 1/2, 0, 0, 0], [0, 1/3, 1/3, 1/3, 0], [0, 0, 0, 1/2, 1/2]])
-    np.testing.assert_allclose(sources(3, 2, 2, 2, 0), [[1/2, 1/2, 0], [0, 0, 1]])
+def test_covering():
+    np.testing.assert_allclose(covering(5, 3, 3, 2, 1), [[1, 0, 0], [1/2, 1/2, 0], [0, 1, 0], [0, 1/2, 1/2], [0, 0, 1]])
+    np.testing.assert_allclose(covering(3, 2, 2, 2, 0), [[1, 0], [1, 0], [0, 1]])
+    np.testing.assert_allclose(covering(3, 2, 1, 2, 0), [[1, 0], [0, 0], [0, 1]])     # the cell between two windows
+
+
+def test_spread_evenly_by_hand():
+    """Windows of 3 cells, stride 2, on a row of 5: 1, 2, 3 become 1, 1.5, 2, 2.5, 3 times 6/10, so that the sum stays 6."""
+    np.testing.assert_allclose(spread_evenly(np.array([[1.0, 2, 3]]), (1, 5), 3, 2, 1), [[0.6, 0.9, 1.2, 1.5, 1.8]])
+    np.testing.assert_array_equal(spread_evenly(np.zeros((2, 1, 3)), (1, 5), 3, 2, 1), np.zeros((2, 1, 5)))
+
+
+@pytest.mark.parametrize("key", [key for key in MODELS if "cvt" in key or "vit" in key])
+def test_even_attention_looks_even(key):
+    """All queries 0: every key gets the same weight, and neither the maps nor the rollout show a pattern."""
+    model, images = make(key)
+    for name, p in model.named_parameters():
+        if ".attn.proj_q." in name:
+            p.data[...] = 0
+        elif ".attn.qkv." in name:
+            p.data[:model.config.embed_dim] = 0
+    blocks = attention_blocks(model, images)
+    for block in blocks:
+        here = block.probs(0)[:, :, block.class_token:]
+        np.testing.assert_allclose(here, np.broadcast_to(here.mean(), here.shape), rtol=1e-12)
+        if not block.class_token:
+            np.testing.assert_allclose(attention_map(block) * math.prod(block.grid), 1, rtol=1e-12)
+    shares = rollout(blocks)
+    np.testing.assert_allclose(shares, 1 / shares[0].size, rtol=1e-12)
 
 
 def block_of(probs, grid, pitch=4, class_token=0, stage=0, embed=(4, 4, 0), name="b"):
@@ -224,7 +255,7 @@ def test_weights():
     (lambda m, b, x: attention_map(b[0], head=-1), "head -1"),
     (lambda m, b, x: attention_map(b[0], image=2), "image 2: there are 2, 0 to 1"),
     (lambda m, b, x: attention_map(b[0], query=(8, 0)), "query y 8: the image has 8 pixels, 0 to 7"),
-    (lambda m, b, x: relative_position_bias(m), "ViT has no relative position biases: only Swin"),
+    (lambda m, b, x: relative_position_bias(m), "ViT has no relative position biases: it knows positions from a table"),
     (lambda m, b, x: position_similarity(make("swin")[0]), "Swin has no position table: it knows positions from relative"),
     (lambda m, b, x: position_similarity(make("cvt")[0]), "CvT has no position table"),
     (lambda m, b, x: saliency(m, x, [1, 5]), "expected 2 numbers from 0 to 4, got"),

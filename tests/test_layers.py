@@ -5,51 +5,61 @@ import numpy as np
 import pytest
 
 from numpyvit import gradcheck, layers
-from numpyvit.models.embed import ConvNormAct, ConvStem
-from numpyvit.models.vit import Block, PostNormBlock, ViTConfig
-from numpyvit.module import Model, Module
+from numpyvit.flat import FlatModule, Module, Pass
+from numpyvit.models import block, cvt_layers, embed, swin_layers
+from numpyvit.models.block import Block, PostNormBlock, SelfAttention
+from numpyvit.models.vit import ViTConfig
+from numpyvit.ops.windows import window_index
 
-SEEDS = np.arange(7, 10, dtype=np.uint64)
 TOKENS, MAP, IMAGES = (3, 5, 6), (3, 7, 6, 4), (3, 2, 9, 6)
 BLOCK = ViTConfig(img_size=9, embed_dim=6, num_heads=2, depth=1, patch_size=3, drop_rate=0.2, attn_drop_rate=0.2)
+SEEDS = dict(down=Pass(seeds=np.arange(7, 10, dtype=np.uint64)))
+TRAINING = dict(down=Pass(statistics={}))
 LAYERS = {  # what it is, the shape of x, what else forward takes
     "linear": (lambda: layers.Linear(6, 11), TOKENS, {}),
     "linear without bias": (lambda: layers.Linear(6, 11, bias=False), TOKENS, {}),
     "layer norm": (lambda: layers.LayerNorm(6, 1e-6), TOKENS, {}),
-    "batch norm, training": (lambda: layers.BatchNorm(4), MAP, dict(statistics=[])),
+    "batch norm, training": (lambda: layers.BatchNorm(4), MAP, TRAINING),
     "batch norm, evaluation": (lambda: layers.BatchNorm(4), MAP, {}),
-    "dropout": (lambda: layers.Dropout(0.3), TOKENS, dict(seeds=SEEDS)),
-    "drop path": (lambda: layers.DropPath(0.5), TOKENS, dict(seeds=SEEDS)),
+    "dropout": (lambda: layers.Dropout(0.3), TOKENS, SEEDS),
+    "drop path": (lambda: layers.DropPath(0.5), TOKENS, SEEDS),
     "mlp": (lambda: layers.Mlp(6, 13, "quick_gelu"), TOKENS, {}),
-    "mlp, dropout": (lambda: layers.Mlp(6, 13, drop_rate=0.3), TOKENS, dict(seeds=SEEDS)),
-    "self-attention": (lambda: layers.SelfAttention(6, 2), TOKENS, {}),
-    "self-attention, dropout": (lambda: layers.SelfAttention(6, 3, False, 0.3, 0.3), TOKENS, dict(seeds=SEEDS)),
-    "patch embedding": (lambda: layers.PatchEmbed(3, 2, 5), IMAGES, {}),
+    "mlp, dropout": (lambda: layers.Mlp(6, 13, drop_rate=0.3), TOKENS, SEEDS),
+    "self-attention": (lambda: SelfAttention(6, 2), TOKENS, {}),
+    "self-attention, dropout": (lambda: SelfAttention(6, 3, False, 0.3, 0.3), TOKENS, SEEDS),
+    "patch embedding": (lambda: embed.PatchEmbed(3, 2, 5), IMAGES, {}),
+    "patch embedding with a norm": (lambda: embed.SwinPatchEmbed(4, 2, 5, 1e-5), IMAGES, {}),
+    "convolution": (lambda: layers.Conv(5, 4, 3, 2, 1), MAP, {}),
+    "convolution without bias": (lambda: layers.Conv(5, 4, 3, 2, 1, bias=False), MAP, {}),
     "depthwise convolution": (lambda: layers.DepthwiseConv(4, 3, 2, 1), MAP, {}),
     "depthwise convolution without bias": (lambda: layers.DepthwiseConv(4, 3, 1, 1, bias=False), MAP, {}),
-    "convolutional embedding": (lambda: layers.ConvEmbed(4, 5, 3, 2, 1, 1e-5), MAP, {}),
-    "convolution and batch norm": (lambda: layers.ConvBatchNorm(4, 3, 2), MAP, dict(statistics=[])),
-    "convolution, batch norm, activation": (lambda: ConvNormAct(4, 5, 2), MAP, dict(statistics=[])),
-    "convolutional stem, training": (lambda: ConvStem((4, 5), (3, 1), 2, 6), IMAGES, dict(statistics=[])),
-    "convolutional stem, evaluation": (lambda: ConvStem((4, 5), (1, 3), 2, 6, "relu"), IMAGES, {}),
+    "convolutional embedding": (lambda: embed.ConvEmbed(4, 5, 3, 2, 1, 1e-5), MAP, {}),
+    "convolution and batch norm": (lambda: layers.ConvBatchNorm(4, 3, 2), MAP, TRAINING),
+    "convolution, batch norm, activation": (lambda: embed.ConvNormAct(4, 5, 2), MAP, TRAINING),
+    "convolutional stem, training": (lambda: embed.ConvStem((4, 5), (3, 1), 2, 6), IMAGES, TRAINING),
+    "convolutional stem, evaluation": (lambda: embed.ConvStem((4, 5), (1, 3), 2, 6, "relu"), IMAGES, {}),
     "average pooling": (lambda: layers.AvgPool(4, 3, 2), MAP, {}),
-    "block": (lambda: Block(BLOCK, 0.5), TOKENS, dict(seeds=SEEDS)),
-    "post-norm block": (lambda: PostNormBlock(BLOCK, 0.5), TOKENS, dict(seeds=SEEDS)),
+    "window attention": (lambda: swin_layers.WindowAttention(6, 2, 2, *window_index(2, 3, 2, 1), None), (3, 6, 6), {}),
+    "patch merging": (lambda: swin_layers.PatchMerging(6, 3, 5, 1e-5), (3, 15, 6), {}),
+    "convolutional attention": (lambda: cvt_layers.ConvAttention(6, 2, (3, 5)), (3, 16, 6), TRAINING),
+    "pooled attention": (lambda: cvt_layers.ConvAttention(6, 2, (3, 5), "avg"), (3, 15, 6), {}),
+    "block": (lambda: Block(6, SelfAttention(6, 2, True, 0.2, 0.2), BLOCK, 0.5), TOKENS, SEEDS),
+    "post-norm block": (lambda: PostNormBlock(6, SelfAttention(6, 2, True, 0.2, 0.2), BLOCK, 0.5), TOKENS, SEEDS),
 }
 
 
 def test_every_layer_is_here():
-    classes = {c for _, c in inspect.getmembers(layers, inspect.isclass) if issubclass(c, Module) and hasattr(c, "backward")}
+    classes = {c for file in (layers, block, embed, swin_layers, cvt_layers) for _, c in inspect.getmembers(file, inspect.isclass)
+               if issubclass(c, Module) and hasattr(c, "backward")}
     assert classes - {type(make()) for make, _, _ in LAYERS.values()} == set()
 
 
-class Alone(Model):
+class Alone(FlatModule):
     """One layer as a model, so that its parameters have their flat vectors."""
 
     def __init__(self, layer):
         self.layer = layer
-        layers.number_random_layers(self)
-        self.materialise(0, "float64")
+        self.finish(0, "float64")
 
 
 @pytest.mark.parametrize("name", LAYERS)

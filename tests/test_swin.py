@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 import cases
 import numpyvit
+from numpyvit.flat import Pass
 from numpyvit.models.swin import SwinConfig
 from numpyvit.ops.attention import self_attention_forward
 from numpyvit.ops.relative_position import (relative_position_bias_backward, relative_position_bias_forward,
                                             relative_position_index)
-from numpyvit.ops.window_attention import window_attention_backward, window_attention_forward, window_attention_probs
+from numpyvit.ops.window_attention import window_attention_backward, window_attention_forward
 from numpyvit.ops.windows import (gather_tokens_backward, gather_tokens_forward, merge_index, merge_patches_backward,
                                   merge_patches_forward, shifted_window_mask, shifted_windows_backward,
                                   shifted_windows_forward, window_index, windows_of)
@@ -191,7 +192,7 @@ def test_window_attention_is_attention_among_neighbours(H, W, M, shifted):
     expected, _ = self_attention_forward(padded.reshape(2, -1, qkv.shape[-1]) + qkv_bias, nh, bias=scores)
     expected = expected.reshape(2, padded_H, padded_W, -1)[:, :H, :W].reshape(y.shape)
     np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-12)
-    probs = window_attention_probs(cache)
+    probs = cache.attention.attn
     np.testing.assert_allclose(probs.sum(axis=-1), 1, rtol=1e-12)
     if mask is not None:
         assert (probs.reshape(2, len(mask), nh, M * M, M * M).swapaxes(1, 2)[:, :, mask < 0] == 0).all()
@@ -368,8 +369,8 @@ def test_windows_of_an_image_drop_different_attention():
     model, rng = random_model(**dict(SMALL, img_size=16, depths=(1,), num_heads=(2,), attn_drop_rate=0.5))
     images = np.tile(rng.normal(size=(1, 2, 8, 8)), (1, 1, 2, 2))            # four windows with the same content
     logits, cache = model.forward(images, train=True, rng=0)
-    x = cache[2][0][1][0][0][0].reshape(1, 64, -1)                           # what the first block's norm was given
-    h, _ = model.layers[0].blocks[0].attn.forward(x, np.zeros(1, np.uint64))
+    x = cache.parts.layers[0].blocks[0].norm1[0].reshape(1, 64, -1)          # what the first block's norm was given
+    h, _ = model.layers[0].blocks[0].attn.forward(x, Pass(seeds=np.zeros(1, np.uint64)))
     h = shifted_windows_forward(h.reshape(1, 8, 8, -1), 4)[0]
     for other in h[1:]:
         assert np.abs(other - h[0]).max() > 1e-3

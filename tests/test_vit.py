@@ -11,6 +11,7 @@ import cases
 import numpyvit
 from numpyvit import functional as F
 from numpyvit import gradcheck
+from numpyvit.flat import Pass
 from numpyvit.models.vit import ViTConfig
 from numpyvit.module import Parameter
 from torch_models import twin_of
@@ -157,8 +158,8 @@ def test_a_dropped_branch_leaves_the_residual_untouched():
     model, rng, _ = random_model(drop_path_rate=0.9, depth=3)
     block = model.blocks[2]
     x = rng.standard_normal((40, 7, 24))
-    y, cache = block.forward(x, np.arange(40, dtype=np.uint64))
-    kept1, kept2 = (c[0][:, 0, 0] > 0 for c in (cache[2], cache[5]))
+    y, cache = block.forward(x, Pass(seeds=np.arange(40, dtype=np.uint64)))
+    kept1, kept2 = (factor[:, 0, 0] > 0 for (factor,) in (cache.drop_path1, cache.drop_path2))
     dropped = ~kept1 & ~kept2
     assert dropped.any() and (kept1 ^ kept2).any()
     assert np.array_equal(y[dropped], x[dropped])
@@ -166,7 +167,7 @@ def test_a_dropped_branch_leaves_the_residual_untouched():
     dy = rng.standard_normal(x.shape)
     dx = block.backward(dy, cache)
     assert np.array_equal(dx[dropped], dy[dropped])
-    assert {round(float(v), 9) for v in np.unique(cache[2][0])} <= {0.0, 10.0}      # scaled by 1/keep
+    assert {round(float(v), 9) for v in np.unique(cache.drop_path1[0])} <= {0.0, 10.0}      # scaled by 1/keep
 
 
 def test_drop_path_rises_linearly():
@@ -178,8 +179,7 @@ def test_drop_path_rises_linearly():
 def test_no_two_layers_share_random_bits():
     model, _, images = random_model(drop_rate=0.5, depth=2)
     _, cache = model.forward(images(2), train=True, rng=0)
-    _, c_blocks, _ = cache
-    masks = [c[1][3][0] for c in c_blocks]                                   # dropout behind each attention's projection
+    masks = [c.attn.proj_drop[0] for c in cache.parts.blocks]                # dropout behind each attention's projection
     assert masks[0].shape == masks[1].shape and not np.array_equal(masks[0], masks[1])
 
 

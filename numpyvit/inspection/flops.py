@@ -1,18 +1,22 @@
-"""Floating-point operations of a model's matrix products and convolutions, from its config alone: summary's, added up.
+"""Multiply-adds and floating-point operations of a model's matrix products and convolutions, from its config alone.
 
-    a product (m, k) · (k, n) is 2·m·k·n;   a training step is three forward passes: y, dx and dweight
+    a product (m, k) · (k, n) is m·k·n multiply-adds, 2·m·k·n operations;   a training step is three forward passes: y, dx, dweight
 
 Norms, activations and softmax are not counted: this is the work that BLAS does, to compare with a machine's peak.
 """
+from ..models import FAMILIES
 
 
-def forward_flops(family, config):
+def multiply_adds(family: str, config) -> int:
+    """Multiply-adds of one image's forward pass: those of summary's rows."""
+    return sum(row.macs for row in FAMILIES[family].model(config, materialise=False).rows())
+
+
+def forward_flops(family: str, config) -> int:
     """FLOPs of one image's forward pass."""
-    from ..models import FAMILIES
-    from .summary import summary
-    return 2 * sum(layer.macs for layer in summary(FAMILIES[family][1](config, materialise=False)))
+    return 2 * multiply_adds(family, config)
 
 
-def training_flops(family, config):
+def training_flops(family: str, config) -> int:
     """FLOPs of one image's forward and backward pass."""
     return 3 * forward_flops(family, config)

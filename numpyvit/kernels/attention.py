@@ -1,13 +1,14 @@
-"""Attention with nothing copied that BLAS can read in place: heads stay strided views of the packed projection.
+"""Attention that copies no array which BLAS can read in place: the heads stay strided views of the packed projection.
 
-A product A · Bᵀ of small matrices runs at half the speed of A · B here, so kᵀ and vᵀ are written out once (kᵀ with the scale
-in it); everything between the products is one pass over the rows of the scores, in place.
+A product A · Bᵀ of small matrices takes twice the time of A · B. The kernel therefore writes kᵀ (times scale) and vᵀ into
+new arrays, once. All work between the products is one pass over the rows of the scores, in place.
 """
 import math
 
 import numpy as np
 from numba import njit
 
+from ..ops.attention import AttentionCache
 from .dropout import dropout_backward, dropout_forward
 from .fast_math import LOOP, exp
 
@@ -29,11 +30,11 @@ def attend(q, k, v, bias, mask, scale, drop_rate, seeds, y):
     softmax_rows(attn, *(none if table is None else np.ascontiguousarray(table) for table in (bias, mask)))
     dropped, drop_cache = dropout_forward(attn, drop_rate, seeds)
     np.matmul(dropped, v, out=y)
-    return q, k, v, attn, dropped, drop_cache, scale, bias is not None
+    return AttentionCache(q, k, v, attn, dropped, drop_cache, scale, bias is not None)
 
 
 def attention_backward(dy, cache):
-    q, k, v = cache[:3]
+    q, k = cache.q, cache.k
     (B, nh, N, hd), S = q.shape, k.shape[2]
     dq = np.empty((B, N, nh, hd), q.dtype).transpose(0, 2, 1, 3)
     dk, dv = (np.empty((B, S, nh, hd), q.dtype).transpose(0, 2, 1, 3) for _ in "kv")
@@ -52,10 +53,6 @@ def attend_backward(dy, cache, dq, dk, dv):
     return dbias if has_bias else None
 
 
-def attention_probs(cache):
-    return cache[3]
-
-
 def self_attention_forward(qkv, num_heads, bias=None, mask=None, scale=None, drop_rate=0.0, seeds=None):
     B, N, C3 = qkv.shape
     q, k, v = qkv.reshape(B, N, 3, num_heads, -1).transpose(2, 0, 3, 1, 4)
@@ -65,7 +62,7 @@ def self_attention_forward(qkv, num_heads, bias=None, mask=None, scale=None, dro
 
 
 def self_attention_backward(dy, cache):
-    B, nh, N, hd = cache[0].shape
+    B, nh, N, hd = cache.q.shape
     dqkv = np.empty((B, N, 3 * nh * hd), dy.dtype)
     dq, dk, dv = dqkv.reshape(B, N, 3, nh, hd).transpose(2, 0, 3, 1, 4)      # the products write the packed gradient
     dbias = attend_backward(dy.reshape(B, N, nh, hd).transpose(0, 2, 1, 3), cache, dq, dk, dv)
@@ -94,7 +91,7 @@ def transpose_heads(x, scale, out):
 def softmax_rows(scores, bias, mask):
     """scores = softmax(scores + bias + mask), in place.   scores (B, nh, N, S)   bias (nh, N, S)   mask (nW, N, S)
 
-    What does not care for rows runs over a whole head: rows are short, and a loop's last few numbers are its slow ones.
+    Elementwise steps run over a whole head at once: rows are short, and a vectorised loop is slow in its last few elements.
     """
     B, nh, N, S = scores.shape
     for b in range(B):
@@ -107,7 +104,7 @@ def softmax_rows(scores, bias, mask):
             for i in range(N):                                               # x - x.max(axis=-1)
                 row = scores[b, h, i]
                 top = row[0]
-                for j in range(S):                                           # passes over NaN, which exp finds
+                for j in range(S):                                           # a NaN is never the maximum; exp keeps it
                     top = row[j] if row[j] > top else top
                 for j in range(S):
                     row[j] -= top
@@ -131,7 +128,7 @@ def add(x, total):
 
 @njit(**LOOP)
 def softmax_backward_rows(attn, dattn, scale, dbias):
-    """dattn = scale · attn * (dattn - (dattn * attn).sum(axis=-1)), in place, and dbias += what stands before the scale."""
+    """dattn = scale * dscores, in place, and dbias += dscores,   dscores = attn * (dattn - (dattn * attn).sum(axis=-1))"""
     B, nh, N, S = attn.shape
     for b in range(B):
         for h in range(nh):

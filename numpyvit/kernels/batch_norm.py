@@ -1,7 +1,8 @@
-"""Batch norm in three passes over x forward and two backward, each vectorised over the channels. The cache is the definition's."""
+"""Batch norm in three passes over x forward and two backward, each vectorised over the channels."""
 import numpy as np
 from numba import njit
 
+from ..ops.batch_norm import BatchNormCache
 from .fast_math import LOOP
 
 BLOCK = 64                                                                   # rows that are summed apart: less rounding
@@ -20,7 +21,7 @@ def batch_norm_forward(x, weight, bias, running_mean=None, running_var=None, eps
     rstd = 1 / np.sqrt(var + eps)
     y = np.empty_like(rows)
     normalise(rows, mean, rstd * weight, bias, y)
-    return y.reshape(x.shape), (x, weight, mean, var, rstd, of_batch)
+    return y.reshape(x.shape), BatchNormCache(x, weight, mean, var, rstd, of_batch)
 
 
 def batch_norm_backward(dy, cache):

@@ -1,12 +1,23 @@
-"""Window attention whose copies do something besides: the one to the windows adds the bias, the one back sums its gradient."""
+"""Window attention with two fused copies: the copy to the windows adds qkv_bias, the copy back sums its gradient."""
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
-from ..ops.attention import attention_probs
+from ..ops.attention import AttentionCache
 from ..ops.window_attention import window_seeds
+from ..ops.windows import gather_tokens_backward, gather_tokens_forward
 from .attention import self_attention_backward, self_attention_forward
 from .fast_math import LOOP
-from .windows import gather
+
+
+class WindowAttentionCache(NamedTuple):
+    """attention: self_attention's cache   to_map: the cache of the copy back to the map   index   has_qkv_bias"""
+
+    attention: AttentionCache
+    to_map: tuple
+    index: np.ndarray
+    has_qkv_bias: bool
 
 
 def window_attention_forward(qkv, qkv_bias, bias, index, inverse, num_heads, mask=None, scale=None, drop_rate=0.0, seeds=None):
@@ -15,21 +26,18 @@ def window_attention_forward(qkv, qkv_bias, bias, index, inverse, num_heads, mas
     windows = np.empty((B, R, C3), qkv.dtype)
     gather_rows_add(np.ascontiguousarray(qkv), np.zeros(C3, qkv.dtype) if qkv_bias is None else qkv_bias, index, windows)
     y, c1 = self_attention_forward(windows.reshape(-1, M2, C3), num_heads, bias, mask, scale, drop_rate, window_seeds(seeds, R // M2))
-    return gather(y.reshape(B, R, C3 // 3), inverse), (c1, index, qkv_bias is not None)
+    y, c2 = gather_tokens_forward(y.reshape(B, R, C3 // 3), inverse, index)
+    return y, WindowAttentionCache(c1, c2, index, qkv_bias is not None)
 
 
 def window_attention_backward(dy, cache):
-    c1, index, has_qkv_bias = cache
     B, N, C = dy.shape
-    dy = gather(dy, index)                                                   # (B, nW·M², C)
-    dwindows, dbias = self_attention_backward(dy.reshape(-1, c1[0].shape[2], C), c1)
+    dy = gather_tokens_backward(dy, cache.to_map)                            # (B, nW·M², C)
+    M2 = cache.attention.q.shape[2]
+    dwindows, dbias = self_attention_backward(dy.reshape(-1, M2, C), cache.attention)
     dqkv, dqkv_bias = np.empty((B, N, 3 * C), dy.dtype), np.zeros(3 * C, dy.dtype)
-    scatter_rows_sum(dwindows.reshape(B, len(index), 3 * C), index, dqkv, dqkv_bias)
-    return dqkv, dqkv_bias if has_qkv_bias else None, dbias
-
-
-def window_attention_probs(cache):
-    return attention_probs(cache[0])
+    scatter_rows_sum(dwindows.reshape(B, -1, 3 * C), cache.index, dqkv, dqkv_bias)
+    return dqkv, dqkv_bias if cache.has_qkv_bias else None, dbias
 
 
 @njit(**LOOP)
@@ -44,7 +52,7 @@ def gather_rows_add(x, bias, index, y):
                     to[c] = source[c] + bias[c]
             else:
                 for c in range(to.size):
-                    to[c] = bias[c]                                          # the gather puts zeros there
+                    to[c] = bias[c]                                          # y[:, index < 0] = bias, a padded token
 
 
 @njit(**LOOP)

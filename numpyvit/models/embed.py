@@ -1,24 +1,97 @@
-"""How images become tokens, other than by plain patches."""
+"""How pixels, or the map of the stage before, become tokens."""
 import numpy as np
 
 from .. import functional as F
-from ..layers import BatchNorm, Conv
-from ..module import Module
+from ..flat import EVALUATION, Module
+from ..layers import BatchNorm, Conv, LayerNorm
+from ..ops.conv import output_size
+from . import rows
+
+
+class PatchEmbed(Module):
+    """A non-overlapping patch is a token.   images (B, in_chans, H, W)   →   y (B, N, C)"""
+
+    def __init__(self, patch_size, in_chans, C):
+        self.proj = Conv(C, in_chans, patch_size, patch_size, 0)
+
+    def forward(self, images, down=EVALUATION):
+        return F.patch_embed_forward(images, self.proj.weight.data, self.proj.bias.data)
+
+    def backward(self, dy, cache):
+        dimages, dweight, dbias = F.patch_embed_backward(dy, cache)
+        self.proj.weight.grad += dweight
+        self.proj.bias.grad += dbias
+        return dimages
+
+    @property
+    def filters(self):
+        """The filters that look at the pixels, (C, in_chans, P, P)."""
+        return self.proj.weight.data
+
+    def rows(self, name, tokens, size):
+        """The rows of a summary.   tokens: (N,) or (H, W)   size: (H, W) of the images"""
+        return [rows.linear(name, self.proj, tokens, "patches")]
+
+
+class SwinPatchEmbed(PatchEmbed):
+    """LN(patches · W + b).   images (B, in_chans, H, W), padded to whole patches   →   y (B, N, C)"""
+
+    def __init__(self, patch_size, in_chans, C, norm_eps):
+        super().__init__(patch_size, in_chans, C)
+        self.norm, self.patch_size = LayerNorm(C, norm_eps), patch_size
+
+    def forward(self, images, down=EVALUATION):
+        H, W = images.shape[2:]
+        bottom, right = -H % self.patch_size, -W % self.patch_size
+        if bottom or right:
+            images = np.pad(images, ((0, 0), (0, 0), (0, bottom), (0, right)))
+        y, c1 = super().forward(images)
+        y, c2 = self.norm.forward(y)
+        return y, (c1, c2, H, W)
+
+    def backward(self, dy, cache):
+        c1, c2, H, W = cache
+        dy = self.norm.backward(dy, c2)
+        return super().backward(dy, c1)[:, :, :H, :W]
+
+    def rows(self, name, tokens, size):
+        """The rows of a summary."""
+        return [*super().rows(f"{name}.proj", tokens, size), rows.norm(f"{name}.norm", self.norm, tokens)]
+
+
+class ConvEmbed(Module):
+    """LN(conv(x)): overlapping patches of a map become tokens.   x (B, H, W, Cin)   →   y (B, Ho, Wo, C)"""
+
+    def __init__(self, in_chans, C, kernel, stride, padding, norm_eps):
+        self.proj, self.norm = Conv(C, in_chans, kernel, stride, padding), LayerNorm(C, norm_eps)
+
+    def forward(self, x, down=EVALUATION):
+        h, c1 = self.proj.forward(x)
+        h, c2 = self.norm.forward(h)
+        return h, (c1, c2)
+
+    def backward(self, dy, cache):
+        c1, c2 = cache
+        dh = self.norm.backward(dy, c2)
+        return self.proj.backward(dh, c1)
+
+    def rows(self, name, tokens):
+        """The rows of a summary."""
+        return [rows.conv(f"{name}.proj", self.proj, tokens), rows.norm(f"{name}.norm", self.norm, tokens)]
 
 
 class ConvNormAct(Module):
     """act(BN(conv(x))), 3×3.   x (B, H, W, Cin)   →   y (B, ⌈H/stride⌉, ⌈W/stride⌉, C)
 
-    The convolution has no bias, which batch norm would subtract again; batch norm's own bias joins the activation.
+    The convolution has no bias: batch norm would subtract it again. bias_activation's bias is 0.
     """
 
     def __init__(self, in_chans, C, stride, act="gelu"):
-        self.conv, self.bn = Conv(C, in_chans, 3, in_chans * 9, bias=False), BatchNorm(C)
-        self.stride, self.act = stride, act
+        self.conv, self.bn, self.act = Conv(C, in_chans, 3, stride, 1, bias=False), BatchNorm(C), act
 
-    def forward(self, x, statistics=None):
-        h, c1 = F.conv2d_forward(x, self.conv.weight.data, None, self.stride, 1)
-        h, c2 = self.bn.forward(h, statistics)
+    def forward(self, x, down=EVALUATION):
+        h, c1 = self.conv.forward(x)
+        h, c2 = self.bn.forward(h, down)
         y, c3 = F.bias_activation_forward(h, np.zeros(h.shape[-1], h.dtype), self.act)
         return y, (c1, c2, c3)
 
@@ -26,9 +99,12 @@ class ConvNormAct(Module):
         c1, c2, c3 = cache
         dh, _ = F.bias_activation_backward(dy, c3)
         dh = self.bn.backward(dh, c2)
-        dx, dweight, _ = F.conv2d_backward(dh, c1)
-        self.conv.weight.grad += dweight
-        return dx
+        return self.conv.backward(dh, c1)
+
+    def rows(self, name, out):
+        """The rows of a summary.   out: (H, W) of the output"""
+        bn = rows.norm(f"{name}.bn", self.bn, out, "batch norm")
+        return [rows.conv(f"{name}.conv", self.conv, out), bn, rows.Row(f"{name}.act", self.act, bn.shape, 0, 0, bn.activations)]
 
 
 class ConvStem(Module):
@@ -42,12 +118,12 @@ class ConvStem(Module):
         for width, stride in zip(widths, strides):
             self.stem.append(ConvNormAct(in_chans, width, stride, act))
             in_chans = width
-        self.proj = Conv(C, in_chans, 1, in_chans)
+        self.proj = Conv(C, in_chans, 1, 1, 0)
 
-    def forward(self, images, statistics=None):
+    def forward(self, images, down=EVALUATION):
         x, caches = np.ascontiguousarray(images.transpose(0, 2, 3, 1)), []
         for layer in self.stem:
-            x, cache = layer.forward(x, statistics)
+            x, cache = layer.forward(x, down)
             caches.append(cache)
         weight = self.proj.weight.data
         y, c_proj = F.linear_forward(x.reshape(len(x), -1, x.shape[-1]), weight.reshape(len(weight), -1), self.proj.bias.data)
@@ -62,3 +138,16 @@ class ConvStem(Module):
         for layer, c in zip(reversed(self.stem), reversed(caches)):
             dx = layer.backward(dx, c)
         return dx.transpose(0, 3, 1, 2)
+
+    @property
+    def filters(self):
+        """The filters of the first convolution, (C, in_chans, 3, 3)."""
+        return self.stem[0].conv.weight.data
+
+    def rows(self, name, tokens, size):
+        """The rows of a summary.   tokens: (N,)   size: (H, W) of the images"""
+        found = []
+        for i, layer in enumerate(self.stem):
+            size = tuple(output_size(n, 3, layer.conv.stride, 1) for n in size)
+            found += layer.rows(f"{name}.stem.{i}", size)
+        return [*found, rows.linear(f"{name}.proj", self.proj, tokens, "patches")]

@@ -1,8 +1,8 @@
 """Batch norm folded into the convolution before it, for inference."""
 import numpy as np
 
+from ..flat import Parameter
 from ..layers import ConvBatchNorm, zeros
-from ..module import Parameter
 
 
 def fold_batch_norm(model):
@@ -10,7 +10,7 @@ def fold_batch_norm(model):
 
         w ← w · g,   b ← bias − running_mean · g,   g = weight/√(running_var + eps)
 
-    Folding into the Linear behind instead would be wrong: the class token passes the Linear, but not the batch norm.
+    Folding the batch norm into the Linear behind it would be wrong: the class token passes the Linear, but not the batch norm.
     """
     folded, state = type(model)(model.config, materialise=False), model.state_dict()
     for path, module in folded.modules():

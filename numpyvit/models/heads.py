@@ -1,7 +1,7 @@
 """What stands between the pooled tokens and the head."""
 from .. import functional as F
+from ..flat import Module
 from ..layers import Linear, normal
-from ..module import Module
 
 
 class PreLogits(Module):

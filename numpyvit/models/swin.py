@@ -3,18 +3,23 @@
     a stage:  [merge 2×2 patches];   x ← x + WindowAttention(LN(x));   x ← x + MLP(LN(x));   every second block shifts its windows
     logits = head(mean of LN(x))
 """
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from .. import functional as F
-from ..layers import (DropPath, Dropout, LayerNorm, Linear, Mlp, PatchEmbed, normal, number_random_layers)
-from ..module import Model, Module, Parameter, pair
+from ..checks import check_choice, check_numbers, check_types, fail
+from ..flat import EVALUATION, Module
+from ..layers import Dropout, LayerNorm, Linear
+from ..module import Model, PositionTable, Stage, pair
 from ..ops.bias_activation import ACTIVATIONS
-from ..ops.relative_position import relative_position_index
-from ..ops.windows import merge_index, shifted_window_mask, window_index
-from .checks import check_choice, check_positive, check_rates, fail
-from .vit import Block
+from ..ops.windows import shifted_window_mask, window_index
+from . import rows
+from .block import Block
+from .checks import check_heads, check_image_size, check_stages
+from .embed import SwinPatchEmbed
+from .swin_layers import PatchMerging, WindowAttention
 
 
 @dataclass(frozen=True)
@@ -45,18 +50,14 @@ class SwinConfig:
     drop_path_rate: float = 0.0
 
     def __post_init__(self):
-        check_positive(self, "img_size", "patch_size", "in_chans", "num_classes", "embed_dim", "depths", "num_heads",
-                       "window_size", "mlp_ratio", "norm_eps")
-        check_rates(self, "drop_rate", "attn_drop_rate", "drop_path_rate")
+        check_types(self)
+        check_image_size(self)
+        check_stages(self, "depths", "num_heads")
+        check_numbers(self, "patch_size", "in_chans", "num_classes", "embed_dim", "depths", "num_heads", "window_size", "mlp_ratio",
+                      "norm_eps", above=0)
+        check_numbers(self, "drop_rate", "attn_drop_rate", "drop_path_rate", least=0, below=1)
         check_choice(self, "act", tuple(ACTIVATIONS))
-        for field in ("depths", "num_heads"):
-            if not isinstance(getattr(self, field), (tuple, list)) or not getattr(self, field):
-                fail(field, "one number a stage", getattr(self, field))
-        if len(self.depths) != len(self.num_heads):
-            fail("num_heads", f"one number for each of the {len(self.depths)} stages of depths {self.depths}", self.num_heads)
-        for i, nh in enumerate(self.num_heads):
-            if self.embed_dim * 2**i % nh:
-                fail("num_heads", f"a divisor of the width {self.embed_dim * 2**i} of stage {i}", nh)
+        check_heads([self.embed_dim * 2**i for i in range(len(self.depths))], self.num_heads)
         if min(pair(self.img_size)) < self.patch_size:
             fail("img_size", f"at least one patch of {self.patch_size} pixels a side", self.img_size)
 
@@ -72,128 +73,41 @@ class SwinConfig:
             H, W = (H + 1) // 2, (W + 1) // 2                                # an odd map is padded before it is merged
 
 
-class WindowAttention(Module):
-    """qkv projection, attention inside (shifted) windows with a relative position bias, output projection.
+class LayerCache(NamedTuple):
+    """The cache of downsample, None without, and those of the blocks."""
 
-    x (B, N, C)   →   y (B, N, C), both in the order of the map: only attention itself sees windows (see window_attention).
-    """
-
-    def __init__(self, config, C, num_heads, M, index, inverse, mask):
-        self.relative_position_bias_table = Parameter(((2 * M - 1)**2, num_heads), normal(0.02))
-        self.qkv = Linear(C, 3 * C, bias=config.qkv_bias)
-        self.attn_drop = Dropout(config.attn_drop_rate)
-        self.proj, self.proj_drop = Linear(C, C), Dropout(config.drop_rate)
-        self.num_heads, self.relative_position_index = num_heads, relative_position_index(M)
-        self.index, self.inverse, self.mask = index, inverse, mask
-
-    def forward(self, x, seeds=None):
-        qkv, c1 = F.linear_forward(x, self.qkv.weight.data)                  # the bias joins the attention
-        bias, c2 = F.relative_position_bias_forward(self.relative_position_bias_table.data, self.relative_position_index)
-        y, c3 = F.window_attention_forward(qkv, self.qkv.bias.data if self.qkv.bias else None, bias, self.index, self.inverse,
-                                           self.num_heads, self.mask, drop_rate=self.attn_drop.rate,
-                                           seeds=self.attn_drop.seeds(seeds))
-        y, c4 = self.proj.forward(y)
-        y, c5 = self.proj_drop.forward(y, seeds)
-        return y, (c1, c2, c3, c4, c5)
-
-    def backward(self, dy, cache):
-        c1, c2, c3, c4, c5 = cache
-        dy = self.proj_drop.backward(dy, c5)
-        dy = self.proj.backward(dy, c4)
-        dqkv, dqkv_bias, dbias = F.window_attention_backward(dy, c3)
-        self.relative_position_bias_table.grad += F.relative_position_bias_backward(dbias, c2)
-        if self.qkv.bias:
-            self.qkv.bias.grad += dqkv_bias
-        dx, dweight, _ = F.linear_backward(dqkv, c1)
-        self.qkv.weight.grad += dweight
-        return dx
+    downsample: tuple | None
+    blocks: list
 
 
-class SwinBlock(Block):
-    """ViT's block, its forward and its backward, with attention in windows.   x (B, N, C)   →   x (B, N, C)"""
-
-    def __init__(self, config, C, num_heads, M, windows, drop_path):
-        self.norm1 = LayerNorm(C, config.norm_eps)
-        self.attn = WindowAttention(config, C, num_heads, M, *windows)
-        self.drop_path1 = DropPath(drop_path)
-        self.norm2 = LayerNorm(C, config.norm_eps)
-        self.mlp = Mlp(C, int(C * config.mlp_ratio), config.act, config.drop_rate)
-        self.drop_path2 = DropPath(drop_path)
-
-
-class PatchMerging(Module):
-    """reduction(LN(2×2 neighbours side by side)).   x (B, H·W, C)   →   y (B, ⌈H/2⌉·⌈W/2⌉, 2·C)"""
-
-    def __init__(self, C, H, W, norm_eps):
-        self.norm = LayerNorm(4 * C, norm_eps)
-        self.reduction = Linear(4 * C, 2 * C, bias=False)
-        self.index, self.inverse = merge_index(H, W)
-
-    def forward(self, x):
-        B, _, C = x.shape
-        y, c1 = F.gather_tokens_forward(x, self.index, self.inverse)         # four rows a merged token
-        y, c2 = self.norm.forward(y.reshape(B, -1, 4 * C))
-        y, c3 = self.reduction.forward(y)
-        return y, (c1, c2, c3)
-
-    def backward(self, dy, cache):
-        c1, c2, c3 = cache
-        dy = self.reduction.backward(dy, c3)
-        dy = self.norm.backward(dy, c2)
-        return F.gather_tokens_backward(dy.reshape(len(dy), len(self.index), -1), c1)
-
-
-class Stage(Module):
+class Layer(Module):
     """[PatchMerging, then] blocks with plain and shifted windows in turn.   (B, N, C)   →   (B, N, C), or (B, N', 2·C)"""
 
     def __init__(self, config, i, drop_paths):
-        C, H, W, M, shift = list(config.stages())[i]
-        self.downsample = None
-        if i > 0:
-            before, H_before, W_before, _, _ = list(config.stages())[i - 1]
-            self.downsample = PatchMerging(before, H_before, W_before, config.norm_eps)
+        stages = list(config.stages())
+        C, H, W, M, shift = stages[i]
+        self.downsample = PatchMerging(*stages[i - 1][:3], config.norm_eps) if i else None
         plain = (*window_index(H, W, M), None)
         shifted = (*window_index(H, W, M, shift), shifted_window_mask(H, W, M, shift)) if shift else plain
-        self.blocks = [SwinBlock(config, C, config.num_heads[i], M, shifted if j % 2 else plain, rate)
-                       for j, rate in enumerate(drop_paths)]
+        self.blocks = []
+        for j, rate in enumerate(drop_paths):
+            attn = WindowAttention(C, config.num_heads[i], M, *(shifted if j % 2 else plain), config.qkv_bias, config.attn_drop_rate,
+                                   config.drop_rate)
+            self.blocks.append(Block(C, attn, config, rate))
 
-    def forward(self, x, seeds=None):
+    def forward(self, x, down=EVALUATION):
         c_merge, c_blocks = None, []
         if self.downsample:
             x, c_merge = self.downsample.forward(x)
         for block in self.blocks:
-            x, cache = block.forward(x, seeds)
+            x, cache = block.forward(x, down)
             c_blocks.append(cache)
-        return x, (c_merge, c_blocks)
+        return x, LayerCache(c_merge, c_blocks)
 
     def backward(self, dx, cache):
-        c_merge, c_blocks = cache
-        for block, c in zip(reversed(self.blocks), reversed(c_blocks)):
+        for block, c in zip(reversed(self.blocks), reversed(cache.blocks)):
             dx = block.backward(dx, c)
-        return self.downsample.backward(dx, c_merge) if self.downsample else dx
-
-
-class SwinPatchEmbed(PatchEmbed):
-    """LN(patches · W + b).   images (B, in_chans, H, W), padded to whole patches   →   y (B, N, C)"""
-
-    def __init__(self, config):
-        super().__init__(config.patch_size, config.in_chans, config.embed_dim)
-        self.norm = LayerNorm(config.embed_dim, config.norm_eps)
-        self.patch_size = config.patch_size
-
-    def forward(self, images):
-        H, W = images.shape[2:]
-        bottom, right = -H % self.patch_size, -W % self.patch_size
-        if bottom or right:
-            images = np.pad(images, ((0, 0), (0, 0), (0, bottom), (0, right)))
-        y, c1 = super().forward(images)
-        y, c2 = self.norm.forward(y)
-        return y, (c1, c2, H, W)
-
-    def backward(self, dy, cache):
-        c1, c2, H, W = cache
-        dy = self.norm.backward(dy, c2)
-        return super().backward(dy, c1)[:, :, :H, :W]
+        return self.downsample.backward(dx, cache.downsample) if self.downsample else dx
 
 
 class Head(Module):
@@ -212,71 +126,82 @@ class Head(Module):
         return np.broadcast_to((dpooled / N)[:, None], (B, N, C))
 
 
+class SwinCache(NamedTuple):
+    """What forward_pass hands to backward_pass: a cache for each of the model's parts, one a stage in layers."""
+
+    patch_embed: tuple
+    pos_drop: tuple
+    layers: list
+    norm: tuple
+    head: tuple
+
+
 class Swin(Model):
     """images (B, in_chans, H, W)   →   logits (B, num_classes)"""
+
+    positions_from = "relative position biases"
 
     def __init__(self, config, seed=0, dtype="float32", materialise=True):
         self.config = config
         C = config.embed_dim * 2**(len(config.depths) - 1)
         rates = np.linspace(0, config.drop_path_rate, sum(config.depths))    # over the whole net
         rates = np.split(rates, np.cumsum(config.depths)[:-1])               # a list a stage
-        self.patch_embed = SwinPatchEmbed(config)
+        self.patch_embed = SwinPatchEmbed(config.patch_size, config.in_chans, config.embed_dim, config.norm_eps)
         self.pos_drop = Dropout(config.drop_rate)
-        self.layers = [Stage(config, i, rates[i]) for i in range(len(config.depths))]
+        self.layers = [Layer(config, i, rates[i]) for i in range(len(config.depths))]
         self.norm = LayerNorm(C, config.norm_eps)
         self.head = Head(C, config.num_classes)
-        self.stochastic = number_random_layers(self)
-        if materialise:
-            self.materialise(seed, dtype)
+        self.finish(seed, dtype, materialise)
 
-    def forward(self, images, train=False, rng=None):
-        """logits and the cache that backward needs. train: with dropout and drop path, whose bits come from rng:
-        an int, a numpy Generator, or one uint64 seed an image (B,)."""
-        images = self.check_images(images)
-        seeds = self.check_seeds(rng, len(images)) if train else None
+    def forward_pass(self, images, down):
         x, c1 = self.patch_embed.forward(images)
-        x, c2 = self.pos_drop.forward(x, seeds)
+        x, c2 = self.pos_drop.forward(x, down)
         c_layers = []
         for layer in self.layers:
-            x, cache = layer.forward(x, seeds)
+            x, cache = layer.forward(x, down)
             c_layers.append(cache)
         x, c3 = self.norm.forward(x)
         logits, c4 = self.head.forward(x)
-        return logits, (c1, c2, c_layers, c3, c4)
+        return logits, SwinCache(c1, c2, c_layers, c3, c4)
 
-    def backward(self, dlogits, cache):
-        """Adds into every parameter's .grad and returns dimages."""
-        c1, c2, c_layers, c3, c4 = cache
-        dlogits = self.check_logits_gradient(dlogits, len(c4[0][0]))
-        dx = self.head.backward(dlogits, c4)
-        dx = self.norm.backward(dx, c3)
-        for layer, c in zip(reversed(self.layers), reversed(c_layers)):
+    def backward_pass(self, dlogits, cache):
+        dx = self.head.backward(dlogits, cache.head)
+        dx = self.norm.backward(dx, cache.norm)
+        for layer, c in zip(reversed(self.layers), reversed(cache.layers)):
             dx = layer.backward(dx, c)
-        dx = self.pos_drop.backward(dx, c2)
-        return self.patch_embed.backward(dx, c1)
+        dx = self.pos_drop.backward(dx, cache.pos_drop)
+        return self.patch_embed.backward(dx, cache.patch_embed)
 
-    @property
-    def tokens(self):
-        """Tokens of one image in the stage that has most of the blocks."""
-        return len(self.busiest.blocks[0].attn.inverse)
+    # --- what the figures and the files of weights ask
 
-    @property
-    def width(self):
-        """Channels of those tokens."""
-        return self.busiest.blocks[0].norm1.weight.shape[0]
+    def stages(self):
+        sides = [self.config.patch_size] + [2] * (len(self.layers) - 1)
+        return [Stage(f"layers.{i}.blocks", layer.blocks, (H, W), 0, (side, side, 0))
+                for i, (layer, (_, H, W, _, _), side) in enumerate(zip(self.layers, self.config.stages(), sides))]
 
-    @property
-    def busiest(self):
-        return max(self.layers, key=lambda stage: len(stage.blocks))
+    def block_caches(self, cache):
+        return [c for layer in cache.parts.layers for c in layer.blocks]
 
-    def attention_maps(self, cache):
-        """The attention probabilities of every block, from forward's cache: a list of (B·nW, nh, M², M²), rows summing to 1.
+    def position_tables(self):
+        return {f"{stage.name}.{j}.attn.relative_position_bias_table": PositionTable(
+                    (2 * M - 1, 2 * M - 1), 0, f"windows of {M} × {M}")
+                for stage, (_, _, _, M, _) in zip(self.stages(), self.config.stages()) for j in range(len(stage.blocks))}
 
-        Row b · nW + w is window w of image b. Its token t is token index[w · M² + t] of the map, −1 for padding, where index
-        is model.layers[i].blocks[j].attn.index.
-        """
-        _, _, c_layers, _, _ = cache
-        return [F.window_attention_probs(block[1][2]) for _, c_blocks in c_layers for block in c_blocks]
+    def relative_position_tables(self):
+        tables = {f"{stage.name}.{j}": block.attn.relative_position_bias_table.data
+                  for stage in self.stages() for j, block in enumerate(stage.blocks)}
+        return {name: table.T.reshape(table.shape[1], *[math.isqrt(len(table))] * 2) for name, table in tables.items()}
+
+    def embed_filters(self):
+        return self.patch_embed.filters
+
+    def rows(self):
+        found = self.patch_embed.rows("patch_embed", self.stages()[0].grid, pair(self.config.img_size))
+        for i, (layer, stage) in enumerate(zip(self.layers, self.stages())):
+            if layer.downsample:
+                found += layer.downsample.rows(f"layers.{i}.downsample", stage.grid)
+            found += [row for j, block in enumerate(layer.blocks) for row in block.rows(f"{stage.name}.{j}", stage.grid)]
+        return found + [rows.norm("norm", self.norm, stage.grid), rows.linear("head", self.head.fc, ())]
 
 
 # Liu et al. 2021, section 3.3.

@@ -4,16 +4,19 @@
 """
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from ..layers import (DropPath, Dropout, LayerNorm, Linear, Mlp, PatchEmbed, SelfAttention, normal, number_random_layers)
-from ..module import Model, Module, Parameter, pair
-from ..ops.attention import attention_probs
+from ..checks import check_choice, check_numbers, check_types, fail
+from ..layers import Dropout, LayerNorm, Linear, normal
+from ..module import Model, Parameter, PositionTable, Stage, pair
 from ..ops.bias_activation import ACTIVATIONS
 from ..ops.positions import sincos2d_table, sinusoidal_table
-from .checks import check_choice, check_divides, check_positive, check_rates, fail
-from .embed import ConvStem
+from . import rows
+from .block import Block, PostNormBlock, SelfAttention
+from .checks import check_divisor, check_image_size
+from .embed import ConvStem, PatchEmbed
 from .heads import PreLogits
 
 
@@ -21,8 +24,9 @@ from .heads import PreLogits
 class ViTConfig:
     """Everything that decides a ViT. timm's names and defaults.
 
-    img_size, patch_size in pixels (img_size may be (H, W)).  stem_widths, stem_strides: of 3×3 convolutions in place of plain patches
-    (none: plain patches); the strides multiply to patch_size.  embed_dim = num_heads · head width.  mlp_ratio: MLP width / embed_dim.
+    img_size, patch_size in pixels (img_size may be (H, W)).  stem_widths, stem_strides: of 3×3 convolutions in place of plain
+    patches (none: plain patches); the strides multiply to patch_size.
+    embed_dim = num_heads · head width.  mlp_ratio: MLP width / embed_dim.
     global_pool: "token" classifies from a class token; "avg" has none and averages the tokens, then normalises (timm's fc_norm);
     "gap" normalises the tokens, then averages them (Google's, big_vision's).
     representation_size: width of a layer with tanh before the head, as in the paper's pre-training; 0: none.
@@ -54,25 +58,26 @@ class ViTConfig:
     representation_size: int = 0
 
     def __post_init__(self):
-        check_positive(self, "img_size", "patch_size", "in_chans", "num_classes", "embed_dim", "depth", "num_heads", "mlp_ratio",
-                       "norm_eps", "stem_widths", "stem_strides")
-        check_rates(self, "drop_rate", "attn_drop_rate", "drop_path_rate")
-        check_divides(self, "patch_size", "img_size")
-        check_divides(self, "num_heads", "embed_dim")
+        check_types(self)
+        check_image_size(self)
+        check_numbers(self, "patch_size", "in_chans", "num_classes", "embed_dim", "depth", "num_heads", "mlp_ratio", "norm_eps", above=0)
+        check_numbers(self, "drop_rate", "attn_drop_rate", "drop_path_rate", least=0, below=1)
+        check_divisor(self, "patch_size", "img_size")
+        check_divisor(self, "num_heads", "embed_dim")
         check_choice(self, "global_pool", ("token", "avg", "gap"))
-        if not isinstance(self.representation_size, int) or self.representation_size < 0:
-            fail("representation_size", "a whole number from 0", self.representation_size)
+        check_numbers(self, "representation_size", least=0)
         check_choice(self, "pos_embed", ("learn", "sincos2d", "sinusoidal", "none"))
         check_choice(self, "norm_order", ("pre", "post"))
         check_choice(self, "act", tuple(ACTIVATIONS))
+        check_numbers(self, "stem_widths", "stem_strides", above=0)
         if len(self.stem_widths) != len(self.stem_strides):
             fail("stem_strides", f"a tuple of one stride a convolution, {len(self.stem_widths)} as in stem_widths", self.stem_strides)
         if self.stem_widths and math.prod(self.stem_strides) != self.patch_size:
             fail("stem_strides", f"strides whose product is patch_size {self.patch_size}", self.stem_strides)
         if self.pos_embed == "sinusoidal" and self.embed_dim % 2:
-            raise ValueError(f"embed_dim: sinusoidal positions need an even number, got {self.embed_dim}")
+            fail("embed_dim", "an even number, for sinusoidal positions", self.embed_dim)
         if self.pos_embed == "sincos2d" and (self.embed_dim % 4 or self.embed_dim < 8):
-            raise ValueError(f"embed_dim: sincos2d positions need a multiple of 4 from 8 up, got {self.embed_dim}")
+            fail("embed_dim", "a multiple of 4 from 8 up, for sincos2d positions", self.embed_dim)
 
     @property
     def grid(self):
@@ -81,60 +86,12 @@ class ViTConfig:
         return H // self.patch_size, W // self.patch_size
 
 
-class Block(Module):
-    """One encoder block.   x (B, N, C)   →   x (B, N, C)"""
+class ViTCache(NamedTuple):
+    """What forward_pass hands to backward_pass: the caches of embed, of every block and of classify."""
 
-    def __init__(self, config, drop_path):
-        C = config.embed_dim
-        self.norm1 = LayerNorm(C, config.norm_eps)
-        self.attn = SelfAttention(C, config.num_heads, config.qkv_bias, config.attn_drop_rate, config.drop_rate)
-        self.drop_path1 = DropPath(drop_path)
-        self.norm2 = LayerNorm(C, config.norm_eps)
-        self.mlp = Mlp(C, int(C * config.mlp_ratio), config.act, config.drop_rate)
-        self.drop_path2 = DropPath(drop_path)
-
-    def forward(self, x, seeds=None, *more):         # x ← x + Attention(LN(x));  x ← x + MLP(LN(x))
-        h, c1 = self.norm1.forward(x)
-        h, c2 = self.attn.forward(h, seeds, *more)   # more: what another family's attention needs besides
-        h, c3 = self.drop_path1.forward(h, seeds)
-        x = np.add(x, h, out=h)                      # x + h, over an h that nobody else has: 2 % of a step
-        h, c4 = self.norm2.forward(x)
-        h, c5 = self.mlp.forward(h, seeds)
-        h, c6 = self.drop_path2.forward(h, seeds)
-        return np.add(x, h, out=h), (c1, c2, c3, c4, c5, c6)
-
-    def backward(self, dx, cache):                   # forward, read from the bottom
-        c1, c2, c3, c4, c5, c6 = cache
-        dh = self.drop_path2.backward(dx, c6)
-        dh = self.mlp.backward(dh, c5)
-        dh = self.norm2.backward(dh, c4)
-        dx = np.add(dx, dh, out=dh)                  # both paths of x + h
-        dh = self.drop_path1.backward(dx, c3)
-        dh = self.attn.backward(dh, c2)
-        dh = self.norm1.backward(dh, c1)
-        return np.add(dx, dh, out=dh)
-
-
-class PostNormBlock(Block):
-    """The block of the original Transformer: the norm stands behind the sum."""
-
-    def forward(self, x, seeds=None):                # x ← LN(x + Attention(x));  x ← LN(x + MLP(x))
-        h, c1 = self.attn.forward(x, seeds)
-        h, c2 = self.drop_path1.forward(h, seeds)
-        x, c3 = self.norm1.forward(x + h)
-        h, c4 = self.mlp.forward(x, seeds)
-        h, c5 = self.drop_path2.forward(h, seeds)
-        x, c6 = self.norm2.forward(x + h)
-        return x, (c1, c2, c3, c4, c5, c6)
-
-    def backward(self, dx, cache):
-        c1, c2, c3, c4, c5, c6 = cache
-        dx = self.norm2.backward(dx, c6)
-        dh = self.drop_path2.backward(dx, c5)
-        dx = dx + self.mlp.backward(dh, c4)
-        dx = self.norm1.backward(dx, c3)
-        dh = self.drop_path1.backward(dx, c2)
-        return dx + self.attn.backward(dh, c1)
+    embed: tuple
+    blocks: list
+    head: tuple
 
 
 class ViT(Model):
@@ -142,50 +99,49 @@ class ViT(Model):
 
     def __init__(self, config, seed=0, dtype="float32", materialise=True):
         self.config = config
-        C, N, token = config.embed_dim, config.grid[0] * config.grid[1], config.global_pool == "token"
+        C, N, token = config.embed_dim, math.prod(config.grid), config.global_pool == "token"
         self.cls_token = Parameter((1, 1, C), normal(1e-6)) if token else None
         self.pos_embed = Parameter((1, N + token, C), normal(0.02)) if config.pos_embed == "learn" else None
         stem = ConvStem(config.stem_widths, config.stem_strides, config.in_chans, C, config.act) if config.stem_widths else None
         self.patch_embed = stem or PatchEmbed(config.patch_size, config.in_chans, C)
         self.pos_drop = Dropout(config.drop_rate)
-        rates = np.linspace(0, config.drop_path_rate, config.depth)
         block = Block if config.norm_order == "pre" else PostNormBlock
-        self.blocks = [block(config, rate) for rate in rates]
+        self.blocks = [block(C, self.attention(), config, rate) for rate in np.linspace(0, config.drop_path_rate, config.depth)]
         final = LayerNorm(C, config.norm_eps) if config.norm_order == "pre" else None
         self.norm, self.fc_norm = (None, final) if config.global_pool == "avg" else (final, None)
         self.pre_logits = PreLogits(C, config.representation_size) if config.representation_size else None
         self.head = Linear(config.representation_size or C, config.num_classes)
-        self.stochastic = number_random_layers(self)
-        if materialise:
-            self.materialise(seed, dtype)
-            self.fixed_positions = fixed_positions(config, self.dtype)
+        self.finish(seed, dtype, materialise)
 
-    def forward(self, images, train=False, rng=None):
-        """logits and the cache that backward needs. train: with dropout and drop path, whose bits come from rng:
-        an int, a numpy Generator, or one uint64 seed an image (B,)."""
-        images = self.check_images(images)
-        seeds, statistics = (self.check_seeds(rng, len(images)), []) if train else (None, None)
-        x, c_embed = self.embed(images, seeds, statistics)
+    def materialise(self, seed=0, dtype="float32"):
+        """As every model, and the table of fixed positions."""
+        super().materialise(seed, dtype)
+        self.fixed_positions = fixed_positions(self.config, self.dtype)
+        return self
+
+    def attention(self):
+        """The attention of one block."""
+        c = self.config
+        return SelfAttention(c.embed_dim, c.num_heads, c.qkv_bias, c.attn_drop_rate, c.drop_rate)
+
+    def forward_pass(self, images, down):
+        x, c_embed = self.embed(images, down)
         c_blocks = []
         for block in self.blocks:
-            x, cache = block.forward(x, seeds)
+            x, cache = block.forward(x, down)
             c_blocks.append(cache)
         logits, c_head = self.classify(x)
-        if train and not self.is_replica:
-            self.update_buffers([statistics])
-        return logits, (c_embed, c_blocks, c_head)
+        return logits, ViTCache(c_embed, c_blocks, c_head)
 
-    def backward(self, dlogits, cache):
-        """Adds into every parameter's .grad and returns dimages."""
-        c_embed, c_blocks, c_head = cache
-        dx = self.classify_backward(dlogits, c_head)
-        for block, c in zip(reversed(self.blocks), reversed(c_blocks)):
+    def backward_pass(self, dlogits, cache):
+        dx = self.classify_backward(dlogits, cache.head)
+        for block, c in zip(reversed(self.blocks), reversed(cache.blocks)):
             dx = block.backward(dx, c)
-        return self.embed_backward(dx, c_embed)
+        return self.embed_backward(dx, cache.embed)
 
-    def embed(self, images, seeds, statistics):
+    def embed(self, images, down):
         """x = dropout([class; patches · W] + positions).   images (B, in_chans, H, W)   →   x (B, N, C)"""
-        x, c1 = self.patch_embed.forward(images, statistics) if self.config.stem_widths else self.patch_embed.forward(images)
+        x, c1 = self.patch_embed.forward(images, down)
         if self.cls_token:
             cls = np.broadcast_to(self.cls_token.data, (len(x), 1, x.shape[-1]))
             x = np.concatenate([cls, x], axis=1)
@@ -193,11 +149,11 @@ class ViT(Model):
             x = x + self.pos_embed.data
         elif self.fixed_positions is not None:
             x = x + self.fixed_positions
-        x, c2 = self.pos_drop.forward(x, seeds)
-        return x, (c1, c2, statistics)
+        x, c2 = self.pos_drop.forward(x, down)
+        return x, (c1, c2)
 
     def embed_backward(self, dx, cache):
-        c1, c2, _ = cache
+        c1, c2 = cache
         dx = self.pos_drop.backward(dx, c2)
         if self.pos_embed:
             self.pos_embed.grad += dx.sum(axis=0)
@@ -215,7 +171,6 @@ class ViT(Model):
 
     def classify_backward(self, dlogits, cache):
         c1, c2, c3, shape = cache
-        dlogits = self.check_logits_gradient(dlogits, shape[0])
         dpooled = self.head.backward(dlogits, c3)
         dpooled = self.pre_logits.backward(dpooled, c2) if self.pre_logits else dpooled
         return self.pool_backward(dpooled, c1, shape)
@@ -225,7 +180,7 @@ class ViT(Model):
         if self.config.global_pool == "gap":
             x, cache = self.norm.forward(x) if self.norm else (x, None)
             return x.mean(axis=1), cache
-        norm = self.norm or self.fc_norm                                     # rows are normalised alone, so a row is enough
+        norm = self.norm or self.fc_norm                                     # a norm treats every row alone
         pooled = x[:, 0] if self.cls_token else x.mean(axis=1)
         return norm.forward(pooled) if norm else (pooled, None)
 
@@ -240,32 +195,45 @@ class ViT(Model):
         dx = np.repeat(dpooled[:, None] / shape[1], shape[1], axis=1)
         return self.norm.backward(dx, cache) if self.norm else dx            # "gap": the norm came first
 
-    @property
-    def tokens(self):
-        """Tokens of one image."""
-        return self.config.grid[0] * self.config.grid[1] + (self.cls_token is not None)
+    # --- what the figures and the files of weights ask
+
+    def stages(self):
+        P = self.config.patch_size
+        return [Stage("blocks", self.blocks, self.config.grid, int(self.cls_token is not None), (P, P, 0))]
+
+    def block_caches(self, cache):
+        return cache.parts.blocks
+
+    def position_table(self):
+        table = self.pos_embed.data if self.pos_embed else self.fixed_positions
+        return None if table is None else table[0, int(self.cls_token is not None):].reshape(*self.config.grid, -1)
 
     @property
-    def width(self):
-        """Channels of those tokens."""
-        return self.config.embed_dim
+    def positions_from(self):
+        return "a table" if self.config.pos_embed != "none" else 'nothing, pos_embed is "none"'
 
-    def attention_maps(self, cache):
-        """The attention probabilities of every block, from forward's cache: a list of (B, nh, N, N), rows summing to 1."""
-        _, c_blocks, _ = cache
-        attn = 1 if self.config.norm_order == "pre" else 0
-        return [attention_probs(c[attn][1]) for c in c_blocks]
+    def position_tables(self):
+        gh, gw = self.config.grid
+        table = PositionTable((gh, gw), int(self.cls_token is not None), f"a grid of {gh} × {gw}")
+        return {"pos_embed": table} if self.pos_embed else {}
 
-    def batch_statistics(self, cache):
-        """[(mean, unbiased variance) of every batch norm], as a training forward measured them."""
-        (_, _, statistics), _, _ = cache
-        return statistics
+    def embed_filters(self):
+        return self.patch_embed.filters
 
-    def update_buffers(self, statistics):
-        """Average the batch_statistics of several training forwards into the running statistics, in the order given."""
-        for of_forward in statistics:
-            for layer, (mean, var) in zip(self.patch_embed.stem if self.config.stem_widths else [], of_forward):
-                layer.bn.update(mean, var)
+    def rows(self):
+        config, N = self.config, (self.tokens,)
+        found = self.patch_embed.rows("patch_embed", (math.prod(config.grid),), pair(config.img_size))
+        added = {"class": self.cls_token, "positions": config.pos_embed != "none"}
+        if any(added.values()):
+            kind = ", ".join(what for what, there in added.items() if there)
+            extra = sum(p.size for p in (self.cls_token, self.pos_embed) if p)
+            found += [rows.Row("tokens", kind, (*N, config.embed_dim), extra, 0, N[0] * config.embed_dim)]
+        found += [row for i, block in enumerate(self.blocks) for row in block.rows(f"blocks.{i}", N)]
+        pooled = N if config.global_pool == "gap" else ()                    # "gap" normalises every token, then pools
+        found += [rows.norm(name, norm, pooled) for name, norm in (("norm", self.norm), ("fc_norm", self.fc_norm)) if norm]
+        if self.pre_logits:
+            found += [rows.linear("pre_logits.fc", self.pre_logits.fc, ())]
+        return found + [rows.linear("head", self.head, ())]
 
 
 def fixed_positions(config, dtype):

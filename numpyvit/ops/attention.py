@@ -1,10 +1,28 @@
 """Scaled dot-product attention, heads already split; and self-attention from a packed projection."""
 import math
+from typing import NamedTuple
 
 import numpy as np
 
 from .dropout import dropout_backward, dropout_forward
 from .softmax import softmax_backward, softmax_forward
+
+
+class AttentionCache(NamedTuple):
+    """What attention_backward needs, of the definition and of the kernel alike.
+
+    q (B, nh, N, hd)   k, v (B, nh, S, hd)   attn, dropped (B, nh, N, S): the probabilities, rows summing to one, before and
+    after dropout (the same array without)   dropout: the cache of dropout   scale   has_bias: whether a bias was added
+    """
+
+    q: np.ndarray
+    k: np.ndarray
+    v: np.ndarray
+    attn: np.ndarray
+    dropped: np.ndarray
+    dropout: tuple
+    scale: float
+    has_bias: bool
 
 
 def attention_forward(q, k, v, bias=None, mask=None, scale=None, drop_rate=0.0, seeds=None):
@@ -16,7 +34,8 @@ def attention_forward(q, k, v, bias=None, mask=None, scale=None, drop_rate=0.0, 
     bias (nh, N, S): learned, one table a head, shared by the batch (Swin's relative positions).
     mask (nW, N, S): constant, 0 or −inf, shared by the heads; batch row b uses mask[b mod nW] (Swin's shifted windows).
     drop_rate, seeds (B,): dropout on attn in training (see dropout_forward).
-    cache: q, k, v, attn and the shapes. attn, (B, nh, N, S), is what attention_probs(cache) hands out.
+    cache: an AttentionCache. New in it are attn, (B, nh, N, S), and with dropout two more arrays of that shape: attn after
+    dropout, and the factor that dropout multiplied each element by.
     Vaswani et al. 2017, eq. 1.  torch.nn.functional.scaled_dot_product_attention
     """
     B, nh, N, hd = q.shape
@@ -29,14 +48,15 @@ def attention_forward(q, k, v, bias=None, mask=None, scale=None, drop_rate=0.0, 
     attn, _ = softmax_forward(scores)
     dropped, drop_cache = dropout_forward(attn, drop_rate, seeds)
     y = dropped @ v                                                          # (B, nh, N, hd)
-    return y, (q, k, v, attn, dropped, drop_cache, scale, bias is not None)
+    return y, AttentionCache(q, k, v, attn, dropped, drop_cache, scale, bias is not None)
 
 
 def attention_backward(dy, cache):
-    """dattn = dy vᵀ,   dscores = attn ⊙ (dattn − Σⱼ dattn ⊙ attn),   dq = scale · dscores k,   dk = scale · dscoresᵀ q,
-    dv = attnᵀ dy,   dbias = Σ_batch dscores  (None without a bias)
+    """ddropped = dy vᵀ,   dattn = ddropped ⊙ factor,   dscores = attn ⊙ (dattn − Σⱼ dattn ⊙ attn),   dq = scale · dscores k,
+    dk = scale · dscoresᵀ q,   dv = droppedᵀ dy,   dbias = Σ_batch dscores  (None without a bias)
 
-    Without dropout Σⱼ dattn ⊙ attn = Σ dy ⊙ y: the sum over the keys is one over the channels (FlashAttention, B.2).
+    factor is dropout's, 1 without. With dropout and without, Σⱼ dattn ⊙ attn = Σ dy ⊙ y: the sum over the keys equals a sum
+    over the channels (Dao et al. 2022, FlashAttention, appendix B.2).
     """
     q, k, v, attn, dropped, drop_cache, scale, has_bias = cache
     dv = dropped.swapaxes(-1, -2) @ dy                                       # y = dropped v
@@ -49,18 +69,13 @@ def attention_backward(dy, cache):
     return dq, dk, dv, dbias
 
 
-def attention_probs(cache):
-    """attn (B, nh, N, S), rows summing to one, from the cache of attention_forward or self_attention_forward."""
-    return cache[3]
-
-
 def self_attention_forward(qkv, num_heads, bias=None, mask=None, scale=None, drop_rate=0.0, seeds=None):
     """Attention of a sequence to itself, from one projection that packs queries, keys and values.
 
         [q | k | v] = qkv,  each split into heads;   y = merge(attention(q, k, v))
 
     qkv (B, N, 3·C), head-major inside each third (timm's layout)   →   y (B, N, C);   the rest as in attention_forward.
-    cache: as attention_forward's.
+    cache: attention_forward's.
     Dosovitskiy et al. 2021, eqs. 5–8
     """
     B, N, C3 = qkv.shape
@@ -71,7 +86,7 @@ def self_attention_forward(qkv, num_heads, bias=None, mask=None, scale=None, dro
 
 def self_attention_backward(dy, cache):
     """Split dy into heads, attention_backward, and pack: dqkv = [dq | dk | dv].   Also dbias (None without a bias)."""
-    B, nh, N, hd = cache[0].shape
+    B, nh, N, hd = cache.q.shape
     dy = dy.reshape(B, N, nh, hd).transpose(0, 2, 1, 3)                      # merge, undone
     dq, dk, dv, dbias = attention_backward(dy, cache)
     dqkv = np.stack([dq, dk, dv], axis=2)                                    # (B, nh, 3, N, hd)

@@ -1,5 +1,18 @@
 """Batch normalisation: every channel over all positions of all images of the batch."""
+from typing import NamedTuple
+
 import numpy as np
+
+
+class BatchNormCache(NamedTuple):
+    """x (..., C)   weight, mean, var, rstd (C,)   of_batch: whether mean and var are the batch's, not running statistics"""
+
+    x: np.ndarray
+    weight: np.ndarray
+    mean: np.ndarray
+    var: np.ndarray
+    rstd: np.ndarray
+    of_batch: bool
 
 
 def batch_norm_forward(x, weight, bias, running_mean=None, running_var=None, eps=1e-5):
@@ -9,8 +22,8 @@ def batch_norm_forward(x, weight, bias, running_mean=None, running_var=None, eps
 
     x (..., C)   weight (C,)   bias (C,)   →   y (..., C)
     Training: mean and (biased) var are the batch's.  Evaluation: they are the constants running_mean, running_var (C,).
-    Running statistics are the caller's: batch_norm_statistics(cache) hands out what to average.
-    cache: x, weight, mean, var, rstd. x is alive anyway; three numbers a channel are new.
+    Running statistics belong to the caller, who averages what batch_norm_statistics(cache) returns.
+    cache: a BatchNormCache. x is alive anyway; three numbers a channel are new.
     Ioffe, Szegedy 2015, algorithm 1.  torch.nn.functional.batch_norm, there with the channels first
     """
     of_batch = running_mean is None
@@ -20,7 +33,7 @@ def batch_norm_forward(x, weight, bias, running_mean=None, running_var=None, eps
     var = (centred * centred).mean(axis=positions) if of_batch else running_var
     rstd = 1 / np.sqrt(var + eps)
     y = centred * rstd * weight + bias
-    return y, (x, weight, mean, var, rstd, of_batch)
+    return y, BatchNormCache(x, weight, mean, var, rstd, of_batch)
 
 
 def batch_norm_backward(dy, cache):
@@ -39,6 +52,5 @@ def batch_norm_backward(dy, cache):
 
 def batch_norm_statistics(cache):
     """(mean, unbiased variance) of the batch, what running statistics average: var · n/(n − 1) over n positions."""
-    x, _, mean, var, _, _ = cache
-    n = x.size // x.shape[-1]
-    return mean, var * (n / (n - 1))
+    n = cache.x.size // cache.x.shape[-1]
+    return cache.mean, cache.var * (n / (n - 1))

@@ -1,9 +1,23 @@
 """Self-attention inside the windows of a map."""
+from typing import NamedTuple
+
 import numpy as np
 
-from .attention import attention_probs, self_attention_backward, self_attention_forward
+from .attention import AttentionCache, self_attention_backward, self_attention_forward
 from .random_bits import hash_combine
 from .windows import gather_tokens_backward, gather_tokens_forward
+
+
+class WindowAttentionCache(NamedTuple):
+    """The caches of the three steps, to the windows, attention, back to the map; and whether there was a qkv_bias.
+
+    attention.attn (B·nW, nh, M², M²): the probabilities, rows summing to one.
+    """
+
+    to_windows: tuple
+    attention: AttentionCache
+    to_map: tuple
+    has_qkv_bias: bool
 
 
 def window_attention_forward(qkv, qkv_bias, bias, index, inverse, num_heads, mask=None, scale=None, drop_rate=0.0, seeds=None):
@@ -15,10 +29,10 @@ def window_attention_forward(qkv, qkv_bias, bias, index, inverse, num_heads, mas
     index (nW·M²,), inverse (N,) of window_index   mask (nW, M², M²) of shifted_window_mask or None   →   y (B, N, C)
     drop_rate, seeds (B,), one an image: dropout on attn, each window with a seed of its own.
 
-    Projections treat every token alone, so they commute with the permutation: they stay outside, in map order, and only
-    attention sees windows. A padded token is a zero vector before the projection, so after it it is qkv_bias: it is looked
-    at like any other token, and passes gradient to qkv_bias and to nothing else.
-    cache: the index tables and self_attention_forward's.
+    A projection treats every token alone and commutes with the permutation. The projections therefore stay outside, in map
+    order, and only the attention sees windows. A padded token is a zero vector before the projection, and qkv_bias after it.
+    The other tokens attend to padded tokens as to any token; their gradient goes to qkv_bias alone.
+    cache: a WindowAttentionCache.
     Liu et al. 2021, eqs. 3–4
     """
     B, N, C3 = qkv.shape
@@ -29,7 +43,7 @@ def window_attention_forward(qkv, qkv_bias, bias, index, inverse, num_heads, mas
         windows = windows + qkv_bias
     y, c2 = self_attention_forward(windows, num_heads, bias, mask, scale, drop_rate, window_seeds(seeds, len(index) // M2))
     y, c3 = gather_tokens_forward(y.reshape(B, len(index), C3 // 3), inverse, index)
-    return y, (c1, c2, c3, qkv_bias is not None)
+    return y, WindowAttentionCache(c1, c2, c3, qkv_bias is not None)
 
 
 def window_attention_backward(dy, cache):
@@ -37,19 +51,13 @@ def window_attention_backward(dy, cache):
 
     dqkv_bias is None without a qkv_bias.
     """
-    c1, c2, c3, has_qkv_bias = cache
-    dy = gather_tokens_backward(dy, c3)                                      # (B, nW·M², C)
+    dy = gather_tokens_backward(dy, cache.to_map)                            # (B, nW·M², C)
     B, R, C = dy.shape
-    M2 = c2[0].shape[2]
-    dwindows, dbias = self_attention_backward(dy.reshape(-1, M2, C), c2)     # (B·nW, M², 3·C)
-    dqkv_bias = dwindows.sum(axis=(0, 1)) if has_qkv_bias else None          # windows = … + qkv_bias
-    dqkv = gather_tokens_backward(dwindows.reshape(B, R, 3 * C), c1)
+    M2 = cache.attention.q.shape[2]
+    dwindows, dbias = self_attention_backward(dy.reshape(-1, M2, C), cache.attention)   # (B·nW, M², 3·C)
+    dqkv_bias = dwindows.sum(axis=(0, 1)) if cache.has_qkv_bias else None    # windows = … + qkv_bias
+    dqkv = gather_tokens_backward(dwindows.reshape(B, R, 3 * C), cache.to_windows)
     return dqkv, dqkv_bias, dbias
-
-
-def window_attention_probs(cache):
-    """attn (B·nW, nh, M², M²), rows summing to one, from the cache of window_attention_forward."""
-    return attention_probs(cache[1])
 
 
 def window_seeds(seeds, nW):

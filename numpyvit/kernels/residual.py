@@ -1,0 +1,6 @@
+"""The sum of a residual connection without a new array."""
+import numpy as np
+
+
+def residual(x, h):
+    return np.add(x, h, out=h)                                               # x + h
