@@ -6,16 +6,14 @@ from numba import njit
 
 from ..ops.attention import AttentionCache
 from ..ops.window_attention import window_seeds
-from ..ops.windows import gather_tokens_backward, gather_tokens_forward
 from .attention import self_attention_backward, self_attention_forward
 from .fast_math import LOOP
 
 
 class WindowAttentionCache(NamedTuple):
-    """attention: self_attention's cache   to_map: the cache of the copy back to the map   index   has_qkv_bias"""
+    """attention: self_attention's cache   index: of the gather   has_qkv_bias: whether there was one"""
 
     attention: AttentionCache
-    to_map: tuple
     index: np.ndarray
     has_qkv_bias: bool
 
@@ -26,13 +24,14 @@ def window_attention_forward(qkv, qkv_bias, bias, index, inverse, num_heads, mas
     windows = np.empty((B, R, C3), qkv.dtype)
     gather_rows_add(np.ascontiguousarray(qkv), np.zeros(C3, qkv.dtype) if qkv_bias is None else qkv_bias, index, windows)
     y, c1 = self_attention_forward(windows.reshape(-1, M2, C3), num_heads, bias, mask, scale, drop_rate, window_seeds(seeds, R // M2))
-    y, c2 = gather_tokens_forward(y.reshape(B, R, C3 // 3), inverse, index)
-    return y, WindowAttentionCache(c1, c2, index, qkv_bias is not None)
+    return np.take(y.reshape(B, R, C3 // 3), inverse, axis=1), WindowAttentionCache(c1, index, qkv_bias is not None)
 
 
 def window_attention_backward(dy, cache):
     B, N, C = dy.shape
-    dy = gather_tokens_backward(dy, cache.to_map)                            # (B, nW·M², C)
+    dy = np.take(dy, cache.index, axis=1)                                    # (B, nW·M², C)
+    if dy.shape[1] != N:
+        dy[:, cache.index < 0] = 0                                           # nobody reads what padding attends to
     M2 = cache.attention.q.shape[2]
     dwindows, dbias = self_attention_backward(dy.reshape(-1, M2, C), cache.attention)
     dqkv, dqkv_bias = np.empty((B, N, 3 * C), dy.dtype), np.zeros(3 * C, dy.dtype)

@@ -132,8 +132,8 @@ def keep_head(targets, tensors):
 
 def family_of(model):
     """The name of the model's family: vit, swin or cvt."""
-    from ..models import FAMILIES
-    return next(name for name, (_, cls) in FAMILIES.items() if type(model) is cls)
+    from ..models import family_of as name_of
+    return name_of(model)
 
 
 def describe_model(model):
