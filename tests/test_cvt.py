@@ -413,6 +413,6 @@ def test_bad_state_changes_nothing():
     with pytest.raises(ValueError, match="running_mean"):
         model.load_state_dict(state)
     del state["stage0.blocks.0.attn.conv_proj_q.bn.running_mean"]
-    with pytest.raises(ValueError, match="missing .*running_mean"):
+    with pytest.raises(ValueError, match="running_mean is missing"):
         model.load_state_dict(state)
     assert all(np.array_equal(value, before[name]) for name, value in model.state_dict().items())

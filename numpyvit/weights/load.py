@@ -10,6 +10,7 @@ import json
 
 from ..checks import check_tensors
 from ..errors import UserError
+from ..models import family_of
 from .fit import CUBIC_A, RESIZERS
 from .huggingface import read_config
 from .infer import HABITS
@@ -129,12 +130,6 @@ def keep_head(targets, tensors):
 
 
 # --- which model a file is of
-
-def family_of(model):
-    """The name of the model's family: vit, swin or cvt."""
-    from ..models import family_of as name_of
-    return name_of(model)
-
 
 def describe_model(model):
     """{"family": …, "config": JSON of the config}, the metadata of every file that holds a model's weights."""
