@@ -136,6 +136,13 @@ def test_links_lead_somewhere(page):
             assert not anchor or anchor in anchors(there.read_text()), target
 
 
+def test_the_page_of_proofs_names_tests_that_exist():
+    here = Path(__file__).parent
+    sources = "".join(path.read_text() for path in here.glob("test_*.py"))
+    names = re.findall(r"`(test_\w+)`", (here / "README.md").read_text())
+    assert names and all(f"def {name}(" in sources for name in names)
+
+
 def anchors(text):
     """The names that GitHub gives to headings: link text only, lower case, letters, digits, hyphens, underscores."""
     headings = [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", line.lstrip("#").strip()) for line in text.splitlines() if line.startswith("#")]
