@@ -12,6 +12,8 @@ import pytest
 
 from numpyvit.data import UserError, cifar10
 
+Image = pytest.importorskip("PIL.Image")
+
 RECORDS = 7
 ARCHIVE_NAME = "cifar-10-binary.tar.gz"
 RECORD = cifar10.CIFAR10.record
@@ -176,3 +178,29 @@ def nothing_to_be_found(tmp_path, monkeypatch):
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setattr(core.time, "sleep", lambda seconds: None)
+
+
+def picture(seed=0, width=20, height=14, mode="RGB"):
+    rng = np.random.default_rng(seed)
+    bands = {"RGB": 3, "RGBA": 4, "CMYK": 4, "LA": 2}.get(mode)
+    if mode == "I;16":
+        return Image.fromarray(rng.integers(0, 65536, (height, width), dtype=np.uint16))
+    if mode in ("P", "1"):
+        return picture(seed, width, height, "RGB").convert(mode)
+    array = rng.integers(0, 256, (height, width, bands) if bands else (height, width), dtype=np.uint8)
+    return Image.fromarray(array, mode=None) if mode in ("RGB", "L", "RGBA", "LA") else Image.fromarray(array, mode)
+
+
+def encoded(image, kind="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def write_images(root, split="train", classes=("ant", "bee"), count=3, suffix=".png", first=0):
+    """ROOT/split/CLASS/0.png …, every image another one. first: of the images that are drawn"""
+    for label, name in enumerate(classes):
+        (root / split / name).mkdir(parents=True)
+        for i in range(count):
+            picture(1000 * label + first + i).save(root / split / name / f"{i}{suffix}")
+    return root

@@ -16,7 +16,6 @@ KNOWN = {
         "ops/residual.py",
         "__init__.py",
         "checks.py",
-        "data/folder.py",
         "errors.py",
         "functional.py",
         "inspection/attention.py",

@@ -1,5 +1,4 @@
-"""Folders of images and single images."""
-import io
+"""Single image files: what is read is what was written, and what is broken is refused in one line."""
 import os
 import random
 import subprocess
@@ -9,40 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets import mutate, nothing_to_be_found, outcome, refused           # noqa: F401
+from datasets import Image, encoded, mutate, nothing_to_be_found, outcome, picture, refused   # noqa: F401
 from numpyvit import data as numpyvit_data
-from numpyvit.data import load, read_image
+from numpyvit.data import read_image
+from numpyvit.data.images import read_with_remark
 
+MODES_OF = {"PNG": ("RGB", "L", "RGBA", "P", "I;16"), "WEBP": ("RGB", "RGBA"), "GIF": ("P", "L"), "BMP": ("RGB", "L", "P")}
 THOROUGH = bool(os.environ.get("NUMPYVIT_THOROUGH"))                           # 35,000 mutated files of each kind
-
-Image = pytest.importorskip("PIL.Image")
-
-
-def picture(seed=0, width=20, height=14, mode="RGB"):
-    rng = np.random.default_rng(seed)
-    bands = {"RGB": 3, "RGBA": 4, "CMYK": 4, "LA": 2}.get(mode)
-    if mode == "I;16":
-        return Image.fromarray(rng.integers(0, 65536, (height, width), dtype=np.uint16))
-    if mode in ("P", "1"):
-        return picture(seed, width, height, "RGB").convert(mode)
-    array = rng.integers(0, 256, (height, width, bands) if bands else (height, width), dtype=np.uint8)
-    return Image.fromarray(array, mode=None) if mode in ("RGB", "L", "RGBA", "LA") else Image.fromarray(array, mode)
-
-
-def encoded(image, kind="PNG", **options):
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def write_images(root, split="train", classes=("ant", "bee"), count=3, suffix=".png"):
-    """ROOT/split/CLASS/…, every image another one."""
-    for label, name in enumerate(classes):
-        (root / split / name).mkdir(parents=True)
-        for i in range(count):
-            picture(1000 * label + i).save(root / split / name / f"{i}{suffix}")
-    return root
-
 
 def test_read_image_of_the_right_size_is_left_as_it_is(tmp_path):
     picture(width=16, height=16).save(tmp_path / "a.png")
@@ -118,6 +90,47 @@ def unreadable(tmp_path):
     yield "crc.png", png[:30] + bytes([png[30] ^ 255]) + png[31:], None
 
 
+@pytest.mark.parametrize("kind", ["WEBP", "GIF", "BMP"])
+@pytest.mark.parametrize("in_chans", [1, 3])
+def test_other_formats(kind, in_chans, tmp_path):
+    """WebP without loss, GIF of few colours and BMP have the pixels of the PNG file with the same image."""
+    image = picture(width=12, height=12).quantize(64).convert("RGB")
+    image.save(tmp_path / "a.png")
+    image.save(tmp_path / f"a.{kind.lower()}", kind, **({"lossless": True} if kind == "WEBP" else {}))
+    expected = read_image(tmp_path / "a.png", 12, in_chans)
+    np.testing.assert_array_equal(read_image(tmp_path / f"a.{kind.lower()}", 12, in_chans), expected)
+    assert read_with_remark(tmp_path / f"a.{kind.lower()}", 12) [1] == ""
+
+
+def see_through(mode):
+    """An image of which one pixel is transparent."""
+    image = picture(width=9, height=9, mode="RGBA")
+    image.putalpha(255)
+    image.putpixel((4, 4), (9, 9, 9, 0))
+    return image.convert(mode) if mode in ("RGBA", "LA") else image.convert("RGB").quantize(16)
+
+
+@pytest.mark.parametrize("kind, mode", [("PNG", "RGBA"), ("PNG", "LA"), ("WEBP", "RGBA"), ("PNG", "P"), ("GIF", "P")])
+def test_transparency_is_said(kind, mode, tmp_path):
+    options = {"transparency": 0} if mode == "P" else {}
+    see_through(mode).save(tmp_path / "a", kind, **options)
+    assert read_with_remark(tmp_path / "a", 9)[1] == "its transparency is dropped"
+    opaque = picture(width=9, height=9, mode="RGBA" if mode == "P" else mode)
+    opaque.putalpha(255)
+    opaque.save(tmp_path / "b", kind)
+    assert read_with_remark(tmp_path / "b", 9)[1] == ""                     # a channel that hides nothing
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_frames_are_said(kind, tmp_path):
+    frames = [picture(seed, 12, 12) for seed in range(3)]
+    frames[0].save(tmp_path / "a", kind, save_all=True, append_images=frames[1:], **({"lossless": True} if kind == "WEBP" else {}))
+    pixels, remark = read_with_remark(tmp_path / "a", 12)
+    assert remark == "all frames but the first are dropped"
+    if kind != "GIF":
+        np.testing.assert_array_equal(pixels, np.asarray(frames[0]).transpose(2, 0, 1))
+
+
 def test_unreadable_images(tmp_path):
     for name, blob, words in unreadable(tmp_path):
         if blob is not None:
@@ -138,62 +151,14 @@ def test_without_pillow(tmp_path, monkeypatch):
     refused(read_image, tmp_path / "a.png", 8, match="pip install pillow")
 
 
-@pytest.mark.parametrize("split", ["test", "val"])
-def test_folder(split, tmp_path):
-    write_images(tmp_path, classes=("bee", "ant", "cow"))
-    write_images(tmp_path, split, classes=("cow", "bee"), count=2, suffix=".JPG")
-    (tmp_path / "train" / "ant" / "notes.txt").write_text("not an image")
-    (tmp_path / "train" / "ant" / ".hidden.png").write_text("not an image")
-    (tmp_path / "train" / "README").write_text("")
-    dataset = load("folder", tmp_path, img_size=14)
-    assert dataset.classes == ("ant", "bee", "cow") and dataset.notice == ""
-    assert dataset.train.labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3 and dataset.test.labels.tolist() == [1, 1, 2, 2]
-    np.testing.assert_array_equal(dataset.train.images[0], read_image(tmp_path / "train" / "ant" / "0.png", 14))
-    np.testing.assert_array_equal(dataset.train.images[8], read_image(tmp_path / "train" / "cow" / "2.png", 14))
-    np.testing.assert_array_equal(dataset.test.images[3], read_image(tmp_path / split / "cow" / "1.JPG", 14))
-    assert load("folder", str(tmp_path)).train.images.shape == (9, 3, 32, 32)
-    before = dataset.checksum
-    picture(99).save(tmp_path / "train" / "ant" / "0.png")
-    assert load("folder", tmp_path, img_size=14).checksum != before
-
-
-def test_folder_without_a_test_set_holds_out_a_tenth(tmp_path):
-    write_images(tmp_path, count=20)
-    dataset = load("folder", tmp_path, img_size=8)
-    assert len(dataset.train) == 36 and dataset.test.labels.tolist() == [0, 0, 1, 1]
-    assert "4 of the 40 images" in dataset.notice and "test" in dataset.source
-    assert len(np.unique(np.concatenate([dataset.train.images, dataset.test.images]).reshape(40, -1), axis=0)) == 40
-    np.testing.assert_array_equal(dataset.test.images, load("folder", tmp_path, 8).test.images)
-
-
-def test_broken_folders(tmp_path):
-    refused(load, "folder", tmp_path / "nowhere", match="train")
-    refused(load, "folder", tmp_path, match="train")
-    (tmp_path / "train").mkdir()
-    refused(load, "folder", tmp_path, match="found none")
-    (tmp_path / "train" / "ant").mkdir()
-    refused(load, "folder", tmp_path, match="ant.*found none")
-    picture().save(tmp_path / "train" / "ant" / "0.png")
-    refused(load, "folder", tmp_path, match="two images")
-    picture().save(tmp_path / "train" / "ant" / "1.png")
-    assert len(load("folder", tmp_path).train) == 1
-    (tmp_path / "train" / "ant" / "2.png").write_bytes(encoded(picture())[:200])
-    assert "2.png" in refused(load, "folder", tmp_path, match="damaged")
-    (tmp_path / "train" / "ant" / "2.png").unlink()
-    (tmp_path / "test" / "ant").mkdir(parents=True)
-    refused(load, "folder", tmp_path, match="found none")
-    (tmp_path / "test" / "wasp").mkdir()
-    refused(load, "folder", tmp_path, match="'wasp' is not in")
-    refused(load, "folder", tmp_path, img_size=10**7, match="img_size")
-
-
-@pytest.mark.parametrize("kind, options", [("PNG", {}), ("JPEG", {}), ("JPEG", {"progressive": True})])
+@pytest.mark.parametrize("kind, options", [("PNG", {}), ("JPEG", {}), ("JPEG", {"progressive": True}), ("WEBP", {}),
+                                           ("WEBP", {"lossless": True}), ("GIF", {}), ("BMP", {})])
 def test_mutated_images(kind, options, tmp_path, figures):
     random_, seen = random.Random(3), {"read": 0, "refused": 0}
     exif = Image.Exif()
     exif[0x0112] = 3
     originals = [encoded(picture(mode=mode, width=37, height=29), kind, exif=exif, **options)
-                 for mode in ("RGB", "L", *(("RGBA", "P", "I;16") if kind == "PNG" else ()))]
+                 for mode in MODES_OF.get(kind, ("RGB", "L"))]
     for _ in range(35_000 if THOROUGH else 200):
         (tmp_path / "a.bin").write_bytes(mutate(random_.choice(originals), random_))
         seen[outcome(read_image, tmp_path / "a.bin", 16)] += 1

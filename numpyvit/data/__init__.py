@@ -6,11 +6,11 @@ when it is first needed.
 """
 from ..errors import UserError
 from .augment import Augment, augment_batch, channel_statistics, epoch_order, normalise
-from .dataset import Dataset, ImageSet, train_val_split
+from .dataset import Dataset, ImageSet, hold_out, train_val_split
 from .registry import load
 
-__all__ = ["Augment", "Dataset", "ImageSet", "UserError", "augment_batch", "channel_statistics", "epoch_order", "load",
-           "normalise", "read_image", "train_val_split"]
+__all__ = ["Augment", "Dataset", "ImageSet", "UserError", "augment_batch", "channel_statistics", "epoch_order",
+           "hold_out", "load", "normalise", "read_image", "train_val_split"]
 
 
 def read_image(path, img_size, in_chans=3):

@@ -62,9 +62,10 @@ def channel_statistics(images):
     Exact, from one histogram a channel. A constant channel gets a deviation of 1, so that it can be divided by.
     """
     counts = np.zeros((images.shape[1], 256), dtype=np.int64)
-    for start in range(0, len(images), 4096):
+    some = max(2**20 // images[0, 0].size, 1) if len(images) else 1          # images at a time: a million pixels
+    for start in range(0, len(images), some):
         for channel, count in enumerate(counts):
-            count += np.bincount(images[start:start + 4096, channel].ravel(), minlength=256)
+            count += np.bincount(images[start:start + some, channel].ravel(), minlength=256)
     value = np.arange(256) / 255
     total = np.maximum(counts.sum(axis=1), 1)
     mean = (counts * value).sum(axis=1) / total

@@ -32,6 +32,7 @@ class Dataset:
     checksum   "archive-sha256:…" or "files-sha256:…" (of the files), or "records-sha256:…" (of the images and labels)
     notice     one plain sentence the user has to see, or ''
     source     where the images came from, one line for the run's config
+    val        images to watch while training, where the data set has its own; else `hold_out` takes some of train
     """
     name: str
     classes: tuple[str, ...]
@@ -40,6 +41,32 @@ class Dataset:
     checksum: str
     notice: str = ""
     source: str = ""
+    val: ImageSet | None = None
+
+
+class Rows:
+    """Some rows of an array of images, copied only when they are asked for: rows[lo:hi], len(rows)."""
+
+    def __init__(self, images, rows):
+        self.images, self.rows = images, rows
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, part):
+        return self.images[self.rows[part]]
+
+
+def hold_out(dataset, num_val, seed):
+    """The images to train on and the images to watch; a data set with its own validation images trains on all of train.
+
+    → rows of dataset.train (m,), images to watch (Rows, or an array (v, C, H, W)), their labels (v,)
+    num_val: how many to hold out by train_val_split, where the data set has none of its own
+    """
+    if dataset.val is not None:
+        return np.arange(len(dataset.train)), dataset.val.images, dataset.val.labels
+    rows, held_out = train_val_split(dataset.train, num_val, seed)
+    return rows, Rows(dataset.train.images, held_out), dataset.train.labels[held_out]
 
 
 def records_checksum(*image_sets):
@@ -53,26 +80,31 @@ def records_checksum(*image_sets):
 
 
 def train_val_split(image_set, num_val, seed):
+    """split_rows for the labels of an ImageSet."""
+    return split_rows(image_set.labels, num_val, seed)
+
+
+def split_rows(labels, num_val, seed):
     """Hold out num_val images for validation. A hash of (seed, index) chooses them, in each class.
 
-    → train indices (n − num_val,), validation indices (num_val,), both int64, sorted, disjoint, together 0 … n−1.
+    labels (n,)   →   train indices (n − num_val,), validation indices (num_val,), int64, sorted, together all
     Each class gives its share, ⌊num_val · count / n⌋ images. The shares are rounded down, so some images are still to
     be chosen: the classes whose shares lost most by rounding give one more each, and classes that would be left without
     a training image come last.
     Raises UserError if num_val is negative or leaves nothing to train on.
     """
-    n = len(image_set)
+    n = len(labels)
     if not 0 <= num_val < max(n, 1):
         raise UserError(f"validation split: expected 0 to {max(n - 1, 0)} of {n} training images, got {num_val}; "
                         "hold out fewer")
-    classes, counts = np.unique(image_set.labels, return_counts=True)
+    classes, counts = np.unique(labels, return_counts=True)
     quota = num_val * counts // max(n, 1)
     lost = num_val * counts - quota * n                                      # what rounding took, in n-ths of an image
     first = np.lexsort((classes, -lost, quota + 1 >= counts))
     quota[first[:num_val - quota.sum()]] += 1
 
-    order = np.lexsort((hash_combine(seed, np.arange(n)), image_set.labels))  # class by class, shuffled in each class
+    order = np.lexsort((hash_combine(seed, np.arange(n)), labels))                 # class by class, shuffled
     rank = np.empty(n, dtype=np.int64)                                       # an image's place in its class
     rank[order] = np.arange(n) - np.repeat(np.cumsum(counts) - counts, counts)
-    held_out = rank < quota[np.searchsorted(classes, image_set.labels)]
+    held_out = rank < quota[np.searchsorted(classes, labels)]
     return np.flatnonzero(~held_out), np.flatnonzero(held_out)

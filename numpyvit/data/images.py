@@ -75,7 +75,8 @@ def decode(path, file, size, side, in_chans, fit):
     from PIL import Image, ImageOps
     image = Image.open(file, formats=tuple(FORMATS))
     check_decoded_size(path, image, side, size)
-    dropped = [f"all frames but the first of {image.n_frames} are dropped"] if getattr(image, "n_frames", 1) > 1 else []
+    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)   # MPO: a photo and its previews
+    dropped = ["all frames but the first are dropped"] if frames > 1 else []
     image.load()
     image = ImageOps.exif_transpose(image)
     if transparent(image):

@@ -44,4 +44,7 @@ def mean_logits(logits_of, images, tta="none"):
     """
     if tta not in VIEWS:
         raise UserError(f"tta: expected one of {', '.join(VIEWS)}, got {tta!r}")
-    return sum(view.weight * logits_of(look(images, view)) for view in VIEWS[tta])
+    def seen(view):
+        """The view; images that are read from a file stay there where they are seen as they are."""
+        return images if view._replace(weight=1.0) == View() else look(images[:], view)
+    return sum(view.weight * logits_of(seen(view)) for view in VIEWS[tta])

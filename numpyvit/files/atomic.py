@@ -186,17 +186,18 @@ def read_json(path):
 
 
 @contextmanager
-def locked(path, what):
+def locked(path, what, wait=False):
     """Hold the lock file for as long as the process lives or the block runs.
 
-    Raises UserError if another process holds it. The lock is the kernel's: one left by a dead process does not exist.
+    Raises UserError if another process holds it, or waits for that process if asked to. The lock is the kernel's: one
+    left by a dead process does not exist.
     """
     with naming(path):
         fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         if fcntl:
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except (BlockingIOError, PermissionError) as error:
                 holder = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
                 raise UserError(f"{what} is in use by another process (id {holder}); wait for it, "

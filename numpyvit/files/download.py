@@ -40,13 +40,14 @@ def fetch(remote, folder, progress=None):
     """Download remote to folder/remote.name, unless a file with its SHA-256 is already there.   → path
 
     progress   progress(bytes_done, bytes_total) instead of the display on standard output
-    Raises DownloadFailed (no connection, other content) and UserError (the disk, another process at the same download).
+    Another process that downloads to the same folder is waited for. Raises DownloadFailed (no connection, other
+    content) and UserError (the disk).
     """
     path, failures = os.path.join(folder, remote.name), []
     show = progress or Display(f"downloading {remote.name}")
     try:
         atomic.make_folder(folder)
-        with atomic.locked(os.path.join(folder, ".lock"), f"the download folder {folder}"):
+        with atomic.locked(os.path.join(folder, ".lock"), f"the download folder {folder}", wait=True):
             for name in atomic.names_in(folder):
                 if name.startswith("tmp"):                                   # a download that was killed left this file
                     atomic.remove(os.path.join(folder, name))

@@ -1,7 +1,7 @@
 """A finished or unfinished run as a classifier: its newest checkpoint, and what it says about images."""
 import numpy as np
 
-from ..data import load, normalise, read_image, train_val_split
+from ..data import hold_out, load, normalise, read_image
 from ..data.views import mean_logits
 from ..errors import UserError
 from ..module import pair
@@ -54,10 +54,10 @@ class Classifier:
                             f"{recorded.checksum}")
         if name == "test":
             return dataset.test.images, dataset.test.labels
-        _, rows = train_val_split(dataset.train, recorded.val, recipe.seed)
-        if not len(rows):
+        _, images, labels = hold_out(dataset, recorded.val, recipe.seed)
+        if not len(labels):
             raise UserError(f"{self.run.path}: the run held out no validation images (--val 0); use --split test")
-        return dataset.train.images[rows], dataset.train.labels[rows]
+        return images[:], labels
 
 
 def confusion_matrix(labels, predicted, K):

@@ -13,7 +13,7 @@ import numpy as np
 import threadpoolctl
 
 from .. import __version__
-from ..data import channel_statistics, load, train_val_split
+from ..data import channel_statistics, hold_out, load
 from ..errors import UserError
 from ..models import count_parameters, create_model, model_config
 from ..module import pair
@@ -77,14 +77,16 @@ def new_config(recipe, dataset, model):
     """The RunConfig of a new run. Its plan is added when it is made."""
     n = len(dataset.train)
     val = min(5000, n // 10) if recipe.val is None else recipe.val
-    kept, held_out = train_val_split(dataset.train, val, recipe.seed)
+    if dataset.val is not None and recipe.val is not None:
+        raise UserError(f"val: the data set has {len(dataset.val)} validation images of its own; leave --val out")
+    kept, _, watched = hold_out(dataset, val, recipe.seed)
     mean, std = channel_statistics(dataset.train.images)
     return RunConfig(
         recipe,
         ModelEntry(model_config(recipe.model)[0], dataclasses.asdict(model.config), model.num_parameters()),
         DataEntry(name=dataset.name, notice=dataset.notice, source=dataset.source, checksum=records_of(dataset),
                   files=dataset.checksum, classes=list(dataset.classes), mean=mean.tolist(), std=std.tolist(),
-                  train=len(kept), val=len(held_out), test=len(dataset.test)),
+                  train=len(kept), val=len(watched), test=len(dataset.test)),
         LanesEntry(recipe.shards, recipe.micro_batch or default_micro_batch(model), "tree"),
         versions=versions(), command=" ".join(sys.argv[1:]), started=time.strftime("%Y-%m-%d %H:%M:%S"))
 

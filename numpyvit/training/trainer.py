@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ..data import normalise, train_val_split
+from ..data import hold_out, normalise
 from ..data.views import mean_logits
 from ..errors import UserError
 from ..inspection.flops import training_flops
@@ -33,8 +33,7 @@ class Trainer:
         check_ranks(config, world.size)
         self.optimizer = new_optimizer(model, self.recipe, self.world)
         self.mean, self.std = np.array(config.data.mean), np.array(config.data.std)
-        train_rows, val_rows = train_val_split(dataset.train, config.data.val, self.recipe.seed)
-        self.val_images, self.val_labels = dataset.train.images[val_rows], dataset.train.labels[val_rows]
+        train_rows, self.val_images, self.val_labels = hold_out(dataset, config.data.val, self.recipe.seed)
         if self.recipe.batch_size > len(train_rows):
             raise UserError(f"batch_size: expected at most the {len(train_rows)} training images, got "
                             f"{self.recipe.batch_size}")
