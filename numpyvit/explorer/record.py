@@ -181,8 +181,9 @@ def put_on_tape(tape, model):
     gradients, parameters = {}, {}
     for name, p in model.named_parameters():
         module, _, own = name.rpartition(".")
-        p.data = parameters[name] = tape.leaf(p.data, own, module)
-        p.grad = gradients[name] = tape.result("full", [], {"value": 0.0}, np.zeros(p.shape))
+        parameters[name] = tape.leaf(p.data, own, module)
+        gradients[name] = tape.result("full", [], {"value": 0.0}, np.zeros(p.shape))
+        p.attach(parameters[name], gradients[name])
     for path, module in model.modules():
         buffers = getattr(module, "buffers", ())
         for name, value in list(vars(module).items()):
