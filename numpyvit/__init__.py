@@ -10,7 +10,7 @@ Names used everywhere: B batch · N tokens · S keys, where they are not the tok
 """
 import importlib
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _FUNCTIONS = {"list_models": "models", "create_model": "models", "count_parameters": "models", "save_weights": "weights",
               "load_weights": "weights", "load_model": "weights"}
