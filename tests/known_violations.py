@@ -22,7 +22,6 @@ KNOWN = {
         "inspection/plots.py",
         "inspection/summary.py",
         "inspection/trace.py",
-        "kernels/__init__.py",
         "kernels/attention.py",
         "kernels/batch_norm.py",
         "kernels/bias_activation.py",

@@ -42,7 +42,7 @@ def trainer(data, tmp_path):
             trainer.run.log("metrics.jsonl", trainer.take_step(step))
             trainer.run.log("timings.jsonl", {"step": step + 1, "seconds": 1.0})
             if step:
-                trainer.run.save_checkpoint(trainer.model, trainer.optimizer, step + 1, step + 1.0)
+                trainer.run.save_checkpoint(trainer.model, trainer.optimizer, trainer.config, step + 1, step + 1.0)
         yield trainer
 
 
@@ -72,7 +72,7 @@ def test_every_call_of_a_checkpoint_fails_in_turn(trainer, monkeypatch, error, f
         failed, faulty = False, FaultyOs(at, error)
         monkeypatch.setattr(files, "os", faulty)
         try:
-            run.save_checkpoint(trainer.model, trainer.optimizer, 4, 4.0)
+            run.save_checkpoint(trainer.model, trainer.optimizer, trainer.config, 4, 4.0)
         except OSError as caught:
             failed = True
             assert run.path in str(caught)
@@ -89,7 +89,7 @@ def test_every_call_of_a_checkpoint_fails_in_turn(trainer, monkeypatch, error, f
                 os.unlink(path)
         assert run.read_checkpoint().position.step == 3
     assert at >= 15 and failed is False
-    run.save_checkpoint(trainer.model, trainer.optimizer, 4, 4.0)
+    run.save_checkpoint(trainer.model, trainer.optimizer, trainer.config, 4, 4.0)
     assert [p[-6 - 12:-12] for p in run.checkpoints()] == ["000003", "000004"]
 
 

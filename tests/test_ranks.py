@@ -405,7 +405,7 @@ def test_what_ranks_cannot_do_is_one_line(tmp_path, alone):
     del config["lanes"]["sum"]                                               # as version 0.1 wrote it
     (old / "config.json").write_text(json.dumps(config))
     for arguments, said in [(options("vit", shards=2)[1:], "3 ranks need --shards 3 or more"),
-                            (["--resume", str(old)], "without mpiexec"), (["--no-such-option"], "see numpyvit --help"),
+                            (["--resume", str(old)], "without mpiexec"), (["--no-such-option"], "see numpyvit train --help"),
                             (["--resume", str(tmp_path / "nothing")], "expected the folder of a run")]:
         done = mpiexec(3, SLOW, "train", *arguments)
         assert done.returncode == 2 and done.stderr.count("\n") == 1 and said in done.stderr, done.stderr

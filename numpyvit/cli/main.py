@@ -4,7 +4,9 @@ Exit 0; 2 with one line on standard error for everything that the user can mend;
 A command imports its modules when it runs, so that --help does not wait for compilers.
 """
 import argparse
+import difflib
 import os
+import re
 import sys
 import warnings
 
@@ -12,15 +14,19 @@ from .. import __version__
 from ..errors import Interrupted
 from ..training import ranks
 from . import explore, inspect, score, train
+from .terminal import prepare_streams
 
 
 def main(argv=None):
     """Run one command. → exit status"""
     warnings.filterwarnings("ignore", category=RuntimeWarning)               # overflow: the loss will not be finite
+    prepare_streams()
     if ranks.launched()[0] > 0:
         sys.stdout = open(os.devnull, "w")                                   # rank 0 alone prints
     try:
-        args = parser().parse_args(argv)
+        args, unknown = parser().parse_known_args(argv)
+        if unknown:
+            args.parser.refuse(unknown)
         status = args.run(args)
         sys.stdout.flush()
         return leave(status or 0)
@@ -61,11 +67,29 @@ def message_of(error):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose complaint is one line."""
+    """argparse whose complaint is one line, with the command or the option that was probably meant."""
 
     def error(self, message):
-        text = f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help\n"
-        self.exit(2, text if ranks.launched()[0] == 0 else None)
+        text = " ".join(message.split())
+        if choice := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", text):
+            text += suggestion(choice[1], [name.strip("' ") for name in choice[2].split(",")])
+        self.exit(2, f"{self.prog}: {text}; see {self.prog} --help\n" if ranks.launched()[0] == 0 else None)
+
+    def refuse(self, words):
+        """Leave with a line about arguments that no option takes."""
+        text = f"unrecognized arguments: {' '.join(words)}"
+        options = [word for word in words if word.startswith("-")]
+        if options:
+            text += suggestion(options[0].partition("=")[0], self._option_string_actions)
+        elif "=" in words[0]:
+            text += f"; each FIELD=VALUE takes a --set of its own: --set {words[0]}"
+        self.error(text)
+
+
+def suggestion(word, names):
+    """"; did you mean NAME?", or "" where no name is near."""
+    near = difflib.get_close_matches(word, names, 1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def parser():
@@ -73,8 +97,10 @@ def parser():
     root = Parser(prog="numpyvit",
                   description="Vision transformers in NumPy and Numba, every gradient written by hand.")
     root.add_argument("--version", action="version", version=f"numpyvit {__version__}")
-    root.set_defaults(run=lambda args: root.print_help())                    # numpyvit alone
+    root.set_defaults(run=lambda args: root.print_help(), parser=root)       # numpyvit alone
     commands = root.add_subparsers(metavar="COMMAND", parser_class=Parser)
     for group in (train, score, inspect, explore):
         group.add_commands(commands)
+    for command in commands.choices.values():
+        command.set_defaults(parser=command)
     return root

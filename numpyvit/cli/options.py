@@ -31,11 +31,12 @@ def add_tta(parser):
 
 
 def field_value(text):
-    """"depth=4", "depths=2,2,6,2", "qkv_bias=false" → (name, value)"""
+    """"depth=4", "depths=2,2,6,2", "depths=(2, 2, 6, 2)", "qkv_bias=false" → (name, value)"""
     name, equals, value = text.partition("=")
     if not (name and equals and value):
         raise argparse.ArgumentTypeError(f"expected FIELD=VALUE, got {text!r}")
-    for candidate in (value, f"[{value}]"):
+    inner = value.strip("()").rstrip(", ") if value.startswith("(") else value       # depths=(2, 2), as in Python
+    for candidate in (value, f"[{inner}]"):
         try:
             parsed = json.loads(candidate)
             return name, tuple(parsed) if isinstance(parsed, list) else parsed

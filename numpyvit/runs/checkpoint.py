@@ -24,11 +24,15 @@ class Position:
 
 @dataclass
 class Checkpoint:
-    """A checkpoint as read: its tensors, the model it says it is of, and where the run was."""
+    """A checkpoint as read: its tensors, the model that its metadata describes, where the run was, and its settings.
+
+    settings: {name: value} of the recipe and the plan; empty in a checkpoint of an older version.
+    """
     path: str
     tensors: dict
     model: dict
     position: Position
+    settings: dict
 
     @classmethod
     def read(cls, path):
@@ -38,10 +42,18 @@ class Checkpoint:
         position = parse_position(metadata.get("position", ""), path)
         if f"step-{position.step:08d}.safetensors" != os.path.basename(path):
             raise UserError(f"{path}: it was taken at step {position.step}")
-        return cls(path, tensors, {key: metadata.get(key) for key in ("family", "config")}, position)
+        model = {key: metadata.get(key) for key in ("family", "config")}
+        return cls(path, tensors, model, position, stored_settings(metadata))
+
+    def changes(self, config):
+        """Sentences about settings of the RunConfig that are not those with which the checkpoint was written."""
+        now = settings_of(config)
+        return [f"config.json was changed since step {self.position.step}: {name} was {self.settings[name]!r} and is "
+                f"now {now[name]!r}; the run goes on with that" for name in now
+                if name in self.settings and self.settings[name] != now[name]]
 
     def describes(self, model):
-        """Whether the metadata's family and config are the model's; what an older version lacked has its default."""
+        """Whether the metadata's family and config are the model's. What an older version lacked has its default."""
         try:
             family, config = model_config(self.model["family"], **json.loads(self.model["config"]))
         except (ValueError, TypeError, RecursionError):
@@ -82,9 +94,25 @@ def checkpoint_tensors(model, optimizer=None):
     return weights | (optimizer.state() if optimizer else {})
 
 
-def write_checkpoint(path, model, optimizer, position):
+def settings_of(config):
+    """{name: value} of all settings of a RunConfig that decide its bits, as JSON has them."""
+    entry = config.to_json()
+    return json.loads(json.dumps(entry["recipe"] | (entry["plan"] or {}) | entry["lanes"]))
+
+
+def stored_settings(metadata):
+    """The settings in a checkpoint's metadata; {} where there are none."""
+    try:
+        settings = json.loads(metadata.get("settings", "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    return settings if isinstance(settings, dict) else {}
+
+
+def write_checkpoint(path, model, optimizer, position, config):
     """Write the state of the model and the optimiser. Atomic: after an OSError the old file is still there."""
-    metadata = {"format": FORMAT, **describe_model(model), "position": json.dumps(vars(position))}
+    metadata = {"format": FORMAT, **describe_model(model), "position": json.dumps(vars(position)),
+                "settings": json.dumps(settings_of(config))}
     write_tensors(path, checkpoint_tensors(model, optimizer), metadata)
 
 

@@ -7,6 +7,7 @@ from ..errors import UserError
 from ..module import pair
 from ..ops.softmax import softmax_forward
 from ..threads import Pool, evaluation_logits
+from ..weights import load_weights
 from .config import build_model, records_of
 from .folder import RunFolder
 
@@ -18,11 +19,16 @@ class Classifier:
         self.run = RunFolder(path)
         self.config = self.run.read_config()
         checkpoint = self.run.read_checkpoint()
-        if checkpoint is None:
-            raise UserError(f"{path}: the run has no checkpoint yet; train on with --resume {path}")
         self.model = build_model(self.config, checkpoint)
-        checkpoint.restore(self.model)
-        self.step, self.classes = checkpoint.position.step, self.config.data.classes
+        if checkpoint:
+            checkpoint.restore(self.model)
+            self.step = checkpoint.position.step
+        elif self.run.is_finished():                                         # somebody deleted its checkpoints
+            load_weights(self.model, self.run.file("weights.safetensors"))
+            self.step = self.config.plan.steps
+        else:
+            raise UserError(f"{path}: the run has no checkpoint yet; train on with --resume {path}")
+        self.classes = self.config.data.classes
         self.mean, self.std = np.array(self.config.data.mean), np.array(self.config.data.std)
 
     def logits(self, images, threads=None, world=None, tta="none"):

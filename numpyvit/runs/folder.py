@@ -67,6 +67,10 @@ class RunFolder:
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
 
+    def is_finished(self):
+        """Whether the run has been scored and its weights are there."""
+        return all(os.path.exists(self.file(name)) for name in ("result.json", "weights.safetensors"))
+
     def tidy(self):
         """Remove what a killed process left half written, and make the folder of checkpoints where it is missing."""
         files.make_folder(self.file("checkpoints"))
@@ -80,15 +84,23 @@ class RunFolder:
         files.append(self.file(name), (json.dumps(entry) + "\n").encode())
 
     def rewind(self):
-        """Cut both logs where they ended at the checkpoint of self.position. → sentences about missing lines"""
+        """Cut both logs where they ended at the checkpoint of self.position. → sentences about missing lines
+
+        A log that is shorter is cut after its last whole line. UserError if a line of metrics.jsonl cannot be read: now
+        and not after hours of training.
+        """
         sentences = []
         for name, length in zip(LOGS, (self.position.metrics_bytes, self.position.timings_bytes)):
-            size = files.size_of(self.file(name))
+            path, size = self.file(name), files.size_of(self.file(name))
             if size > length:
-                files.truncate(self.file(name), length)
+                files.truncate(path, length)
             elif size < length:
-                sentences.append(f"{self.file(name)} has {size} bytes, fewer than the {length} it had at the "
-                                 "checkpoint: lines are missing")
+                if size:
+                    files.truncate(path, whole_lines(path))
+                sentences.append(f"{path} has {size} bytes, fewer than the {length} it had at the checkpoint: "
+                                 "lines are missing")
+        if files.size_of(self.file("metrics.jsonl")):
+            self.read_metrics()
         return sentences
 
     def read_metrics(self):
@@ -104,7 +116,7 @@ class RunFolder:
                 except (ValueError, RecursionError):
                     entry = None
                 if not isinstance(entry, dict):
-                    raise UserError(f"{path}: line {number} is not a JSON object")
+                    raise UserError(f"{path}: line {number} is not a JSON object; mend or delete it")
                 entries.append(entry)
         return entries
 
@@ -116,12 +128,12 @@ class RunFolder:
         names = [name for name in files.names_in(folder) if re.fullmatch(r"step-\d{8}\.safetensors", name)]
         return [os.path.join(folder, name) for name in names]
 
-    def save_checkpoint(self, model, optimizer, step, seconds):
+    def save_checkpoint(self, model, optimizer, config, step, seconds):
         """Write the state after so many steps and delete all but the last two. An OSError leaves the older ones."""
         for name in LOGS:
             files.sync_file(self.file(name))
         position = Position(step, seconds, *(files.size_of(self.file(name)) for name in LOGS))
-        write_checkpoint(self.file("checkpoints", f"step-{step:08d}.safetensors"), model, optimizer, position)
+        write_checkpoint(self.file("checkpoints", f"step-{step:08d}.safetensors"), model, optimizer, position, config)
         self.position = position
         for path in self.checkpoints()[:-KEEP]:
             files.remove(path)
@@ -156,6 +168,20 @@ class FollowedRun(RunFolder):
     def checkpoints(self):
         return []
 
-    def save_checkpoint(self, model, optimizer, step, seconds):
+    def save_checkpoint(self, model, optimizer, config, step, seconds):
         optimizer.state()                                                    # rank 0 collects it
         self.position = Position(step, seconds)
+
+
+def whole_lines(path):
+    """How many bytes of a file its whole lines have."""
+    with files.open_regular(path) as (file, size):
+        end = size
+        while end:
+            start = max(0, end - 65536)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                return start + newline + 1
+            end = start
+    return 0

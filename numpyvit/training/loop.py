@@ -108,7 +108,7 @@ def run_to_the_end(trainer, checkpoint=None):
             trainer.config = dataclasses.replace(trainer.config, plan=made)
             run.write_config(trainer.config)
         resumed = trainer.restore(checkpoint)
-        for sentence in run.rewind():
+        for sentence in run.rewind() + (checkpoint.changes(trainer.config) if checkpoint else []):
             progress.say(sentence)
         describe(trainer, resumed)
         progress.start(trainer.config.plan.steps, trainer.steps_per_epoch, trainer.recipe.batch_size,
@@ -148,7 +148,7 @@ def take_steps(trainer, signals):
         asked, due = trainer.world.agree(signals.asked, due)
         if asked or due:
             run.log("timings.jsonl", {"step": done, "seconds": round(now - clock_start, 3)})
-            run.save_checkpoint(trainer.model, trainer.optimizer, done, now - clock_start)
+            run.save_checkpoint(trainer.model, trainer.optimizer, trainer.config, done, now - clock_start)
             saved_at = time.monotonic()
             save_every = max(CHECKPOINT_SECONDS, 20 * (saved_at - now))
             trainer.progress.paused()

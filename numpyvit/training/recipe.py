@@ -5,6 +5,7 @@ README.md beside this page says how the settings were found, and what each of th
 import math
 
 from ..data.registry import recipe_defaults
+from ..errors import UserError
 from ..ops.optim import OPTIMIZERS, optimizer_settings
 from ..runs.recipe import Recipe
 
@@ -30,6 +31,8 @@ def recipe_for(family="vit", **given):
     """
     given = dict(given)
     if given.get("data", "").startswith("folder:"):
+        if given.get("data_dir"):
+            raise UserError(f"--data {given['data']} names the folder already: leave out --data-dir")
         given["data"], given["data_dir"] = "folder", given["data"].removeprefix("folder:")
     if not {"minutes", "epochs", "steps"} & {name for name, value in given.items() if value is not None}:
         given["minutes"] = MINUTES

@@ -1,0 +1,210 @@
+"""What first users ran into in training and on the command line: one test for each point, named after what now happens."""
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import numpyvit
+from numpyvit.cli import main as cli
+from numpyvit.runs.folder import RunFolder
+from numpyvit.training import loop
+from numpyvit.training.recipe import recipe_for
+from numpyvit.training.trainer import Trainer
+from test_cli import ENV, MODEL, images, one_line, train
+from test_training import assert_same_run, stop_at
+from tiny import recipe, small_shapes
+
+assert images                                                                # the fixture of test_cli
+
+
+@pytest.fixture
+def data(monkeypatch):
+    return small_shapes(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def finished(images, tmp_path_factory):
+    """A finished run on a folder of images."""
+    path = tmp_path_factory.mktemp("runs") / "finished"
+    train(images, path, "--steps", "6")
+    return path
+
+
+def python(code, *argv, **options):
+    """A process of its own. → CompletedProcess"""
+    return subprocess.run([sys.executable, "-c", code, *map(str, argv)], capture_output=True, text=True,
+                          **{"env": ENV, **options})
+
+
+# --- 5, 6: where the program runs
+
+def test_5_without_a_folder_that_can_be_written_kernels_are_compiled_all_the_same(tmp_path):
+    """Numba finds no place for its cache, as in a read-only installation without a home that can be written."""
+    code = ("import tempfile\nreal = tempfile.TemporaryFile\n"
+            "def refuse(*a, dir='', **k):\n"
+            "    if dir.startswith(tempfile.gettempdir()): return real(*a, dir=dir, **k)\n"
+            "    raise PermissionError(13, 'Permission denied')\n"
+            "tempfile.TemporaryFile = refuse\n"
+            "import numba.core.caching as c; c.UserWideCacheLocator.from_function = classmethod(lambda *a: None)\n"
+            "import numpy as np, numpyvit.functional as F\n"
+            "print(F.layer_norm_forward.__module__, F.layer_norm_forward(np.ones((1, 2)), np.ones(2), np.ones(2))[0].shape)")
+    env = {name: value for name, value in ENV.items() if name != "NUMBA_CACHE_DIR"}
+    done = python(code, env={**env, "TMPDIR": str(tmp_path)})
+    assert done.returncode == 0 and done.stdout == "numpyvit.kernels.layer_norm (1, 2)\n", done.stderr
+    assert not list(tmp_path.iterdir())                                      # the temporary cache is gone
+
+    done = python(code.replace("import numpy as np", "tempfile.mkdtemp = refuse\nimport numpy as np"), env=env)
+    assert "NUMBA_CACHE_DIR" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("argv", ["models", "predict RUN IMAGE", "--version"])
+def test_6_a_closed_standard_output_is_no_error(argv, finished, images):
+    argv = argv.replace("RUN", str(finished)).replace("IMAGE", str(images / "train" / "ring" / "3.png"))
+    done = subprocess.run(f"{sys.executable} -m numpyvit {argv} >&-", shell=True, capture_output=True, text=True, env=ENV)
+    assert done.returncode == 0 and done.stderr == ""
+
+
+def test_6_a_closed_standard_error_is_no_error_either(tmp_path):
+    done = subprocess.run(f"{sys.executable} -m numpyvit evaluate /nonexistent 2>&-", shell=True, env=ENV)
+    assert done.returncode == 2
+
+
+# --- 8, 9
+
+def test_8_one_thread_is_the_callers_own(data, tmp_path, monkeypatch):
+    """So that a breakpoint in ops/ fires: forward, backward and the optimiser run in the main thread."""
+    seen = set()
+    forward, step = numpyvit.models.vit.ViT.forward, loop.Trainer.update
+    monkeypatch.setattr(numpyvit.models.vit.ViT, "forward",
+                        lambda *args, **kwargs: seen.add(threading.current_thread()) or forward(*args, **kwargs))
+    monkeypatch.setattr(Trainer, "update", lambda *args: seen.add(threading.current_thread()) or step(*args))
+    loop.train(recipe(steps=1), tmp_path / "r", threads=1)
+    assert seen == {threading.current_thread()}
+
+
+def test_9_a_finished_run_without_checkpoints_is_scored_by_its_weights(finished, images, tmp_path, capsys):
+    assert cli.main(["evaluate", str(finished)]) == 0
+    expected = capsys.readouterr().out
+    run = shutil.copytree(finished, tmp_path / "run")
+    shutil.rmtree(run / "checkpoints")
+    assert cli.main(["evaluate", str(run)]) == 0
+    assert capsys.readouterr().out == expected.replace(str(finished), str(run))
+    assert cli.main(["train", "--resume", str(run)]) == 0 and "finished" in capsys.readouterr().out
+
+
+# --- 11, 12, 13
+
+def test_11_naming_the_default_model_changes_nothing():
+    for data in ("cifar10", "shapes", "auto", "folder:x"):
+        unnamed = recipe_for("vit", data=data)
+        assert recipe_for("vit", data=data, model=unnamed.model) == unnamed
+
+
+LATE = {"a batch beyond the data": ["--batch-size", "1000"], "more val than images": ["--val", "1000"],
+        "padding beyond the image": ["--padding", "16"], "other classes": ["--set", "num_classes=7"],
+        "alpha": ["--mixup", "1e9"]}
+
+
+@pytest.mark.parametrize("options", LATE.values(), ids=LATE)
+def test_12_a_refused_option_leaves_no_folder(options, images, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    one_line(capsys, "train", "--data", f"folder:{images}", "--steps", "1", *MODEL, *options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_13_metrics_that_were_cut_are_mended_at_the_start(data, tmp_path, monkeypatch):
+    stop_at(monkeypatch, 3)
+    with pytest.raises(loop.Interrupted):
+        loop.train(recipe(), tmp_path / "r")
+    run, said = RunFolder(tmp_path / "r"), []
+    metrics = Path(run.file("metrics.jsonl"))
+    lines = metrics.read_bytes().splitlines(keepends=True)
+    metrics.write_bytes(b"".join(lines[:2]) + lines[2][:20])
+    monkeypatch.setattr("numpyvit.training.progress.Progress.say", lambda self, text: said.append(text))
+    loop.resume(tmp_path / "r")
+    assert any("lines are missing" in text for text in said)
+    assert [entry["step"] for entry in run.read_metrics() if entry["kind"] == "train"] == [1, 2, *range(5, 13)]
+
+
+def test_13_metrics_that_cannot_be_read_are_told_before_the_first_step(data, tmp_path, monkeypatch):
+    stop_at(monkeypatch, 3)
+    with pytest.raises(loop.Interrupted):
+        loop.train(recipe(), tmp_path / "r")
+    metrics = tmp_path / "r" / "metrics.jsonl"
+    metrics.write_bytes(b"{x" + metrics.read_bytes()[2:])
+    monkeypatch.setattr(Trainer, "update", lambda *args: pytest.fail("a step was taken"))
+    with pytest.raises(ValueError, match="metrics.jsonl: line 1 is not a JSON object; mend or delete"):
+        loop.resume(tmp_path / "r")
+
+
+def test_13_an_edited_config_is_told(data, tmp_path, monkeypatch):
+    stop_at(monkeypatch, 3)
+    with pytest.raises(loop.Interrupted):
+        loop.train(recipe(), tmp_path / "r")
+    path, said = tmp_path / "r" / "config.json", []
+    config = json.loads(path.read_text())
+    config["recipe"]["lr"], config["plan"]["steps"] = 0.01, 6
+    path.write_text(json.dumps(config))
+    monkeypatch.setattr("numpyvit.training.progress.Progress.say", lambda self, text: said.append(text))
+    loop.resume(tmp_path / "r")
+    steps, lr = sorted((text for text in said if "config.json was changed" in text), key=len)
+    assert "steps was 12 and is now 6" in steps and "lr was 0.0015 and is now 0.01" in lr
+
+
+def test_13_an_untouched_config_is_not_mentioned(data, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("numpyvit.training.progress.Progress.say", lambda self, text: said.append(text))
+    loop.train(recipe(model_fields={**recipe().model_fields, "img_size": (16, 16)}), tmp_path / "a")
+    stop_at(monkeypatch, 3)
+    with pytest.raises(loop.Interrupted):
+        loop.train(recipe(model_fields={**recipe().model_fields, "img_size": (16, 16)}), tmp_path / "b")
+    loop.resume(tmp_path / "b")
+    assert not any("changed" in text for text in said)
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+
+
+# --- 14, 18
+
+@pytest.mark.parametrize("argv", ["models", "gradcheck layer_norm", "summary vit_pico_patch4_32", "evaluate RUN"])
+def test_14_an_ascii_terminal_gets_whole_tables(argv, finished):
+    argv = [str(finished) if word == "RUN" else word for word in argv.split()]
+    for columns in ("20", "200"):
+        env = {**ENV, "PYTHONIOENCODING": "ascii", "LC_ALL": "C", "COLUMNS": columns}
+        done = subprocess.run([sys.executable, "-m", "numpyvit", *argv], capture_output=True, env=env)
+        assert done.returncode == 0 and done.stderr == b"" and done.stdout.isascii()
+        assert all(word in done.stdout.decode() for word in {"models": ["vit_tiny_patch16_224", "224x224"],
+                   "gradcheck": ["layer_norm"], "summary": ["blocks.3", "multiply-adds"], "evaluate": ["ring", "%"]}[argv[0]])
+
+
+MEANT = {"trian": "train", "evaluat RUN": "evaluate", "train --optimizer sdg": "sgd", "train --sed 3": "--seed",
+         "train --batchsize=3": "--batch-size", "train --data cifar11": "cifar10", "train --schedule cosin": "cosine"}
+
+
+@pytest.mark.parametrize("argv", MEANT)
+def test_18_did_you_mean(argv, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert f"did you mean {MEANT[argv]}?" in one_line(capsys, *argv.split())
+
+
+WORDS = {"train --data own": "folder:own", "train --data folder:own --data-dir x": "--data-dir",
+         "train --set depth=1 embed_dim=8": "--set embed_dim=8", "train --seed 99999999999999999999": "seed",
+         "train --data folder:own": "own"}
+
+
+@pytest.mark.parametrize("argv", WORDS)
+def test_18_messages_say_what_to_do(argv, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("cat", "dog"):
+        os.makedirs(f"own/{name}")
+    assert WORDS[argv] in one_line(capsys, *argv.split())
+
+
+def test_18_tuples_as_python_writes_them():
+    from numpyvit.cli.options import field_value
+    assert field_value("depths=(2, 2)") == field_value("depths=2,2") == ("depths", (2, 2))
+    assert field_value("depths=(2,)") == ("depths", (2,))
