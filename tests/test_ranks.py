@@ -313,6 +313,8 @@ def options(family, **settings):
         if name == "model_fields":
             for field, content in value.items():
                 arguments += ["--set", f"{field}={json.dumps(content).strip('[]')}"]
+        elif isinstance(value, bool):
+            arguments += [] if value else ["--no-" + name.replace("_", "-")]
         elif value is not None:
             arguments += ["--" + name.replace("_", "-"), str(value)]
     return ["train", *arguments]
