@@ -44,6 +44,7 @@ def test_what_is_given_wins():
     adamw = recipe_for(optimizer="adamw")                                    # Muon's numbers are not AdamW's
     assert (adamw.lr, adamw.lr_rest, adamw.optimizer) == (Recipe.lr, Recipe.lr_rest, "adamw")
     assert recipe_for(model_fields={"depth": 1}).model == Recipe.model
+    assert recipe_for().small_size == 24 and recipe_for(model_fields={"img_size": 16}).small_size == 0
     by_fields = recipe_for(model="vit", model_fields={"depth": 1})           # a family with fields is the family as they describe it
     assert by_fields.model == "vit" and by_fields.optimizer == Recipe.optimizer
 
@@ -58,9 +59,10 @@ def test_help_shows_the_table(capsys):
     assert options.TTA == tuple(VIEWS)
 
 
-def test_runs_of_before_have_neither_lr_rest_nor_test():
-    settings = {name: value for name, value in vars(recipe_for()).items() if name not in ("lr_rest", "test")}
-    assert recipe_from_json(settings).lr_rest == 1.0 and recipe_from_json(settings).test is True
+def test_runs_of_before_lack_the_new_settings():
+    settings = {name: value for name, value in vars(recipe_for()).items() if name not in ("lr_rest", "test", "small_size", "small_share")}
+    old = recipe_from_json(settings)
+    assert (old.lr_rest, old.test, old.small_size) == (1.0, True, 0)
 
 
 def test_both_test_accuracies(tmp_path, monkeypatch, capsys):

@@ -83,6 +83,10 @@ class Recipe:
     mixup: float = setting(0.0, "alpha of blending two images", "augmentation", least=0)
     cutmix: float = setting(0.0, "alpha of pasting a box of another image", "augmentation", least=0)
 
+    small_size: int = setting(0, "side of the images in the first part of the run; 0 for full size throughout",
+                              "augmentation", later=True, least=0, below=MANY)
+    small_share: float = setting(0.6, "how much of the run that part is", "augmentation", later=True, least=0, below=1)
+
     shards: int = setting(4, "gradient sums kept apart, and added in order: the most threads of use; decides the bits",
                           "lanes", above=0, most=65536)
     micro_batch: int | None = setting(None, "images a thread takes at once (default: by the model's size); decides the "

@@ -4,6 +4,7 @@ Everything random is a function of (seed, epoch, image): a batch is the same on 
 interruption.
 """
 from ..data import Augment, augment_batch, epoch_order
+from ..data.resize import shrink
 from ..ops.random_bits import hash_combine
 
 LAYERS = 2**48 + 64                                                          # the hash stream of dropout and drop path
@@ -19,8 +20,11 @@ class Batches:
         self.steps_per_epoch = len(rows) // recipe.batch_size
         self.order = (None, None)                                            # (epoch, its order)
 
-    def loader(self, step):
-        """load(lo, hi) → images (b, C, H, W), targets (b, K), seeds (b,) of rows lo to hi of the batch of this step"""
+    def loader(self, step, side=0):
+        """load(lo, hi) → images (b, C, H, W), targets (b, K), seeds (b,) of rows lo to hi of the batch of this step
+
+        side: of the images, where they are to be smaller than the data set's.
+        """
         recipe, B = self.recipe, self.recipe.batch_size
         epoch, place = divmod(step, self.steps_per_epoch)
         if self.order[0] != epoch:
@@ -30,6 +34,7 @@ class Batches:
         def load(lo, hi):
             images, targets = augment_batch(self.data, rows[lo:hi], recipe.seed, epoch, self.augment, self.mean,
                                             self.std, self.num_classes, recipe.dtype, self.rows)
+            images = shrink(images, side) if side else images
             return images, targets, hash_combine(recipe.seed, epoch, LAYERS, rows[lo:hi])
 
         return load

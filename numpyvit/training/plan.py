@@ -50,21 +50,27 @@ def measure_speed(trainer):
     before = {name: array.copy() for name, array in tensors.items()}
     images, labels = trainer.dataset.train.images[:512], trainer.dataset.train.labels[:512]
 
-    def take_step(number):
+    parts = [(False, 1.0)] if not recipe.small_size else [(True, recipe.small_share), (False, 1 - recipe.small_share)]
+    enough = min(3.0, 0.04 * 60 * recipe.minutes) / len(parts)
+
+    def take_step(number, small):
         lr = learning_rate(recipe.schedule, number, trainer.steps_per_epoch, recipe.lr, recipe.warmup)
-        trainer.update(number, lr)
+        trainer.update(number % trainer.steps_per_epoch, lr, small)
 
     with trainer.progress.compiling():
-        take_step(0)
+        for small, _ in parts:
+            take_step(0, small)
         trainer.evaluate(images[:64], labels[:64])
-    started, count = time.monotonic(), 0
-    enough = min(3.0, 0.04 * 60 * recipe.minutes)
-    while trainer.world.agree(False, count < 3 or time.monotonic() - started < enough)[1]:
-        count += 1
-        take_step(count % trainer.steps_per_epoch)
+    started, step, count = time.monotonic(), 0.0, 0
+    for small, share in parts:                                               # a step of the run, on average
+        begun, first = time.monotonic(), count
+        while trainer.world.agree(False, count - first < 3 or time.monotonic() - begun < enough)[1]:
+            count += 1
+            take_step(count, small)
+        step += share * (time.monotonic() - begun) / (count - first)
     middle = time.monotonic()
     trainer.evaluate(images, labels)
     end = time.monotonic()
     for name, array in tensors.items():
         array[...] = before[name]
-    return Speed((middle - started) / count, (end - middle) / len(images), end - started)
+    return Speed(step, (end - middle) / len(images), end - started)

@@ -19,8 +19,14 @@ LENGTHS = {
     "swin": ((math.inf, "swin_nano_patch4_window4_32"),),
 }
 MUON = {"optimizer": "muon", "lr": 6e-3, "lr_rest": 0.25}
-SETTINGS = {preset: MUON for preset in ("vit_nano_conv_32", "vit_mini_conv_32", "vit_nano_patch4_32", "cvt_nano_32",
-                                        "swin_nano_patch4_window4_32")}
+SMALL_FIRST = {"small_size": 24, "small_share": 0.6}
+SETTINGS = {
+    "vit_nano_conv_32": MUON | SMALL_FIRST,
+    "vit_mini_conv_32": MUON | SMALL_FIRST,
+    "vit_nano_patch4_32": MUON,
+    "cvt_nano_32": MUON,
+    "swin_nano_patch4_window4_32": MUON,
+}
 
 
 def recipe_for(family="vit", **given):
@@ -42,6 +48,8 @@ def recipe_for(family="vit", **given):
         if not (given.get("model") in LENGTHS and given.get("model_fields")):
             given["model"] = preset_for(given.get("model", family), given.get("minutes") or MINUTES)
         settings = SETTINGS.get(given["model"], {})
+        if given.get("model_fields"):                                        # another net may not fit other sizes
+            settings = {name: value for name, value in settings.items() if name not in SMALL_FIRST}
     kind = given.get("optimizer", settings.get("optimizer", Recipe.optimizer))
     if kind != settings.get("optimizer", kind):                              # another optimiser needs other numbers
         settings = {}

@@ -8,6 +8,7 @@ from ..data import hold_out, normalise
 from ..data.views import mean_logits
 from ..errors import UserError
 from ..inspection.flops import training_flops
+from ..module import pair
 from ..ops.cross_entropy import cross_entropy_forward
 from ..ops.optim import optimizer_settings
 from ..threads import usable_cores
@@ -17,6 +18,7 @@ from .optim import Optimizer
 from .progress import Progress
 from .ranks import ALONE
 from .schedule import learning_rate
+from .sizes import at_size
 from .trouble import not_finite
 
 
@@ -44,6 +46,17 @@ class Trainer:
         threads = min(threads or usable_cores(), -(-shards // world.size))
         self.lanes = Lanes(model, threads, shards, config.lanes.micro_batch, self.recipe.label_smoothing,
                            config.lanes.sum, self.optimizer.ranges)
+        self.small_lanes = self.lanes_for(self.recipe.small_size) if self.recipe.small_size else None
+
+    def lanes_for(self, side):
+        """Lanes for smaller images: they train the same weights with the same threads, in as many images at a time."""
+        full, lanes = pair(self.model.config.img_size)[0], self.lanes
+        if side > full:
+            raise UserError(f"small_size: expected at most the {full} pixels of the data set's images, got {side}")
+        small = Lanes(at_size(self.model, side), lanes.pool.threads, lanes.shards, lanes.micro_batch,
+                      lanes.label_smoothing, lanes.kind, lanes.ranges)
+        small.pool = lanes.pool
+        return small
 
     def compile(self):
         """Have Numba compile, or load from its cache, the kernels of a step; changes nothing but gradients."""
@@ -73,23 +86,27 @@ class Trainer:
 
     def take_step(self, step):
         """One update of the weights → its line of metrics.jsonl."""
-        recipe = self.recipe
-        lr = learning_rate(recipe.schedule, step, self.config.plan.steps, recipe.lr, recipe.warmup)
-        loss, accuracy, norm = self.update(step, lr)
+        recipe, last = self.recipe, self.config.plan.steps
+        lr = learning_rate(recipe.schedule, step, last, recipe.lr, recipe.warmup)
+        small = self.small_lanes is not None and step < recipe.small_share * last
+        loss, accuracy, norm = self.update(step, lr, small)
         return {"kind": "train", "step": step + 1, "epoch": step // self.steps_per_epoch, "loss": loss,
                 "accuracy": accuracy, "lr": lr, "grad_norm": norm}
 
-    def update(self, step, lr):
+    def update(self, step, lr, small=False):
         """Change the weights with the batch of this step.   →   loss, accuracy, norm of the gradient
+
+        small: of smaller images, where the recipe has some.
 
         Raises NotFinite, and leaves the weights as they are, where loss or gradient are not finite.
         """
-        load = self.batches.loader(step)
-        loss, correct = self.lanes.gradient(self.recipe.batch_size, load)
+        lanes, side = (self.small_lanes, self.recipe.small_size) if small else (self.lanes, 0)
+        load = self.batches.loader(step, side)
+        loss, correct = lanes.gradient(self.recipe.batch_size, load)
         norm = self.optimizer.grad_norm(self.lanes.pool)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self.optimizer.ranges.share(self.model.flat_grad)
-            raise not_finite(self, step, loss, load)
+            raise not_finite(self, step, loss, load, lanes.model)
         self.optimizer.step(lr, step + 1, norm, self.lanes.pool)
         return loss, correct / self.recipe.batch_size, norm
 

@@ -10,12 +10,12 @@ class NotFinite(UserError):
     """The loss or the gradient of a step is not finite; the weights are still those before the step."""
 
 
-def not_finite(trainer, step, loss, load):
-    """The NotFinite of this step: where it began, the last good checkpoint, what to try.   load: that of Lanes"""
+def not_finite(trainer, step, loss, load, model):
+    """The NotFinite of this step: where it began, the last good checkpoint, what to try.   load: of the lanes"""
     B, micro = trainer.recipe.batch_size, trainer.lanes.micro_batch
     for lo in range(0, B, micro):
         images, _, seeds = load(lo, min(lo + micro, B))
-        place = first_not_finite(trainer.model, images, seeds)
+        place = first_not_finite(model, images, seeds)
         if place != "the loss":
             break
     checkpoints = trainer.run.checkpoints()

@@ -1,0 +1,90 @@
+"""The part of a run on smaller images: the same weights in a model of another size, the same bits on any number of threads."""
+import numpy as np
+import pytest
+
+import numpyvit
+from numpyvit.errors import Interrupted, UserError
+from numpyvit.training import loop
+from numpyvit.training.sizes import at_size
+from numpyvit.training.trainer import Trainer
+from test_training import assert_same_run, stop_at
+from tiny import FAMILIES, recipe, small_shapes
+
+FIELDS = {"vit": FAMILIES["vit"] | dict(pos_embed="sincos2d", global_pool="avg"),
+          "stem": FAMILIES["vit"] | dict(pos_embed="sincos2d", stem_widths=(8, 16), stem_strides=(2, 2)),
+          "cvt": FAMILIES["cvt"]}
+
+
+def family_of(name):
+    return "vit" if name == "stem" else name
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_model_at_another_size_is_the_same_weights(name):
+    """It gives what a model built at that size gives with these weights, and its gradients are the model's own array."""
+    model = numpyvit.create_model(family_of(name), dtype="float64", **FIELDS[name])
+    small = at_size(model, 8)
+    built = numpyvit.create_model(family_of(name), dtype="float64", **FIELDS[name] | dict(img_size=8))
+    model.flat += np.random.default_rng(0).normal(size=model.flat.size)      # seen by small: its flat vector is the model's
+    for buffer_name, buffer in model.named_buffers():
+        if buffer.dtype.kind == "f":
+            buffer += 0.5
+    built.load_state_dict(model.state_dict())
+    images = np.random.default_rng(1).normal(size=(2, 3, 8, 8))
+    logits, cache = small.forward(images)
+    np.testing.assert_array_equal(logits, built.forward(images)[0])
+    small.backward(np.ones_like(logits), cache)
+    assert model.flat_grad.any()
+
+
+@pytest.mark.parametrize("family, table", [("vit", "pos_embed"), ("swin", "relative_position_bias_table")])
+def test_tables_for_one_size_are_refused(family, table):
+    """A learned position table, and biases of windows that are larger than the smaller map."""
+    with pytest.raises(UserError, match=f"small_size: .*{table} has shape"):
+        at_size(numpyvit.create_model(family, **FAMILIES[family]), 8)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_threads_and_interruptions_leave_no_trace(name, tmp_path, monkeypatch):
+    """Interrupted in the part on small images, at its end and after it."""
+    small_shapes(monkeypatch)
+    settings = dict(model_fields=FIELDS[name], small_size=8, small_share=0.5, optimizer="muon")
+    loop.train(recipe(family_of(name), **settings), tmp_path / "a", threads=1)
+    stop_at(monkeypatch, 2, 5, 8)
+    with pytest.raises(Interrupted, match="--resume"):
+        loop.train(recipe(family_of(name), **settings), tmp_path / "b", threads=2)
+    for threads in (3, 1):
+        with pytest.raises(Interrupted):
+            loop.resume(tmp_path / "b", threads=threads)
+    loop.resume(tmp_path / "b", threads=2)
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+
+
+def test_so_much_of_the_run_and_no_more(tmp_path, monkeypatch):
+    """Of 12 steps the first 6 see 8 × 8 pixels, the others and all evaluations 16 × 16."""
+    small_shapes(monkeypatch)
+    update, sizes = Trainer.update, []
+
+    def watched(self, step, lr, small=False):
+        lanes = self.small_lanes if small else self.lanes
+        sizes.append(lanes.model.config.img_size)
+        images, _, _ = self.batches.loader(step, self.recipe.small_size if small else 0)(0, 2)
+        assert images.shape[-1] == lanes.model.config.img_size
+        return update(self, step, lr, small)
+
+    monkeypatch.setattr(Trainer, "update", watched)
+    loop.train(recipe(model_fields=FIELDS["vit"], small_size=8, small_share=0.5), tmp_path / "a")
+    assert sizes == 6 * [8] + 6 * [16]
+
+
+def test_too_large_is_refused(tmp_path, monkeypatch):
+    small_shapes(monkeypatch)
+    with pytest.raises(UserError, match="small_size: expected at most the 16 pixels"):
+        loop.train(recipe(model_fields=FIELDS["vit"], small_size=32), tmp_path / "a")
+
+
+def test_minutes_measure_both_parts(tmp_path, monkeypatch):
+    small_shapes(monkeypatch)
+    settings = dict(model_fields=FIELDS["vit"], small_size=8, small_share=0.5, minutes=0.05, steps=None)
+    result = loop.train(recipe(**settings), tmp_path / "a")
+    assert result["steps"] >= 2 and result["seconds"] < 6
