@@ -46,7 +46,7 @@ TERMS = """(() => {
     for (let flat = 0; flat < x.length; flat += every) {
       const d = numpyvit.derive(s.id, flat);
       cells++;
-      const given = ["parameter", "buffer", "table", "image", "target"].includes(s.op);
+      const given = ["parameter", "buffer", "table", "image", "target", "state"].includes(s.op);
       if (!Object.is(d.sum, x[flat])) bad.push(`${s.id} ${flat}: the sum is not the cell`);
       if (d.copy && d.copy.id !== null && numpyvit.read(d.copy.id)[d.copy.flat] !== d.sum && d.sum === d.sum) bad.push(`${s.id} ${flat}: no copy`);
       if (!d.terms.length) {

@@ -18,6 +18,7 @@ def add_commands(commands):
 def run_explore(args):
     """Write the page."""
     from ..data import read_image
+    from ..explorer.update import update_of
     from ..explorer.write import explore, write_page
     from ..module import pair
     from ..runs.classifier import Classifier
@@ -25,7 +26,7 @@ def run_explore(args):
     label = None if args.label is None else label_number(args.label, run.classes)
     pixels = read_image(args.image, pair(run.model.config.img_size)[0], run.model.config.in_chans)
     text = explore(run.model, pixels, run.classes, run.mean, run.std, label, os.path.basename(args.image),
-                   run.config.recipe.model)
+                   run.config.recipe.model, update_of(run))
     write_page(args.out, text)
     print(f"{args.out}: {len(text.encode()) / 1e6:.1f} MB; open it in a browser")
 

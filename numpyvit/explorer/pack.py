@@ -107,12 +107,13 @@ def program_of(recording, about):
 
 
 def parameter_rows(recording):
-    """[name, parameter node, gradient node, updated node or −1]"""
+    """[name, parameter node, gradient node, updated node or −1, [[what the optimiser remembers, node]]]"""
     first = {}
     for i, node in enumerate(recording.tape.nodes):
         if node.op == "leaf" and node.attrs["kind"] == "parameter":
             first[".".join(filter(None, [node.attrs["module"], node.attrs["name"]]))] = i
-    return [[name, first[name], node, recording.updated.get(name, -1)] for name, node in recording.gradients.items()]
+    return [[name, first[name], node, recording.updated.get(name, -1), recording.states.get(name, [])]
+            for name, node in recording.gradients.items()]
 
 
 def source(file):

@@ -210,7 +210,7 @@ def record(model, pixels, label, mean, std, train=False, rng=None, optimizer=Non
     model: any model of numpyvit; it is not changed.   pixels (B, C, H, W)   label (B,) integers
     mean, std (C,): images = (pixels / 255 − mean) / std
     train: batch norm over these images, dropout with rng; else as in evaluation.
-    optimizer: None, or a function of (name, parameter, gradient, tape) that takes one step in place.
+    optimizer: None, or an UpdateStep.
     """
     model = float64_twin(model)
     model.zero_grad()
@@ -231,11 +231,12 @@ def record(model, pixels, label, mean, std, train=False, rng=None, optimizer=Non
         recorder.module = ""
         dimages = model.backward(dlogits, cache)
         dpixels = dimages / (std * 255.0)
-        r.updated = {}
+        r.updated, r.states = {}, {}
         if optimizer:
             for name, gradient in gradients.items():
                 recorder.module = name.rpartition(".")[0]
-                r.updated[name] = optimizer(name, parameters[name], gradient, tape)
+                r.updated[name] = optimizer(name, parameters[name], gradient, gradients, tape)
+            r.states = optimizer.states
     r.tape, r.calls, r.order, r.model = tape, recorder.calls, recorder.order, model
     named = dict(pixels=image, target=target, images=images, logits=logits, loss=loss, dlogits=dlogits, dimages=dimages,
                  dpixels=dpixels)

@@ -18,14 +18,18 @@ SAMPLE = 200_000                                                             # w
 MOST_NUMBERS = 60_000_000                                                    # that a page computes, 8 bytes each
 
 
-def explore(model, pixels, classes, mean, std, label=None, image_name="image", model_name="model"):
+def explore(model, pixels, classes, mean, std, label=None, image_name="image", model_name="model",
+            update=None):
     """The page's text.
 
     model: of numpyvit, float32 or float64; not changed.   pixels (C, H, W) uint8   classes: names, one a class
     mean, std (C,): of pixels / 255, as in training.   label: number of a class, or None for the prediction.
+    update: the UpdateStep of a run; left out where the weights alone fill the page.
     Raises UserError for a model that is too large for a page.
     """
-    bits = significant_bits(model)
+    bits = significant_bits(model, 2 if update else 1)
+    if bits < BITS[0]:
+        bits = significant_bits(model)
     rounded = type(model)(model.config, dtype="float32")
     state = model.state_dict()
     rounded.load_state_dict({name: keep_bits(a, bits) if a.dtype.kind == "f" else a for name, a in state.items()})
@@ -33,15 +37,21 @@ def explore(model, pixels, classes, mean, std, label=None, image_name="image", m
     after = probabilities(rounded, pixels, mean, std)
     predicted = int(after.argmax())
     target = predicted if label is None else label
-    r = record(rounded, pixels[None], [target], mean, std)
+    r = record(rounded, pixels[None], [target], mean, std, optimizer=update if bits == BITS[0] else None)
     numbers = sum(int(np.prod(node.shape)) for node in r.tape.nodes)
     if numbers > MOST_NUMBERS:
         refuse(model, f"computes {numbers:,} numbers for one image, and a page can hold {MOST_NUMBERS:,}")
     about = {"model": model_name, "family": type(model).__name__, "parameters": model.num_parameters(),
              "image": image_name, "classes": list(map(str, classes)), "label": target, "predicted": predicted,
-             "label_given": label is not None, "bits": bits, "rounding": float(np.abs(before - after).max()),
+             "label_given": label is not None, "bits": bits, "update": update_text(update) if r.updated else "", "rounding": float(np.abs(before - after).max()),
              "config": dataclasses.asdict(model.config)}
     return document(r, about)
+
+
+def update_text(update):
+    """What the page says about the step of the optimiser."""
+    s = update.settings
+    return f"{update.kind}, learning rate {s['lr']:g}, weight decay {s['weight_decay']:g}, step {update.number:,}"
 
 
 def probabilities(model, pixels, mean, std):
@@ -52,13 +62,13 @@ def probabilities(model, pixels, mean, std):
     return e / e.sum()
 
 
-def significant_bits(model):
-    """How many significant bits of every weight fit into the file: all 24 of float32 for small models."""
+def significant_bits(model, times=1):
+    """How many significant bits of every weight fit into the file, if it holds so many times their bytes: 24 is all."""
     weights = np.concatenate([p.data.ravel() for _, p in model.named_parameters()]).astype(np.float32)
     sample = weights[::-(-weights.size // SAMPLE)]
     for bits in BITS:
         planes = keep_bits(sample, bits).view(np.uint8).reshape(-1, 4).T.tobytes()
-        if len(packed(planes)) / sample.size * weights.size + OVERHEAD < LARGEST:
+        if len(packed(planes)) / sample.size * weights.size * times + OVERHEAD < LARGEST:
             return bits
     return refuse(model, f"does not fit into a page of {LARGEST // 10**6} MB, not even with {BITS[-1]} bits a weight")
 

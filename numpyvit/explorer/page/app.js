@@ -13,6 +13,7 @@ const app = {
   cell: null, // flat position of the cell that is shown, or null
   trail: [], // addresses that led here by clicks on operands
   views: [], // functions that draw a part of the page
+  sizes: new Map(), // root mean squares of steps
   changed: new Set(), // nodes whose values a visitor has changed
 
   step() {
@@ -71,6 +72,7 @@ const app = {
   /* Values have changed: bring what depends on these nodes up to date, and draw. */
   async edited(nodes) {
     await this.engine.update(nodes);
+    this.sizes.clear();
     this.draw();
   },
 };

@@ -38,7 +38,7 @@ const percent = p => (100 * p).toFixed(1) + " %";
 const shapeText = shape => (shape.length ? shape.join(" × ") : "one number");
 const subscript = n => [...String(n)].map(c => "₀₁₂₃₄₅₆₇₈₉"[c] ?? c).join("");
 
-const GIVEN = ["parameter", "buffer", "table", "image", "target"];
+const GIVEN = ["parameter", "buffer", "table", "image", "target", "state"];
 const isGiven = step => GIVEN.includes(step.op);
 
 /* What each axis of a step runs over. */

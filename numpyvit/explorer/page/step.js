@@ -168,7 +168,11 @@ function drawStep() {
 /* What belongs to a parameter: its gradient, what the optimiser remembers of it, and its value after one step. */
 function relatives(step) {
   const row = app.program.parameters.find(r => r[1] === step.node),
-    pairs = [["gradient of the loss", row[2]], ["after one step of the optimiser", row[3]], ...(row[4] || [])];
+    pairs = [
+      ["gradient of the loss", row[2]],
+      ["after one step of the optimiser", row[3]],
+      ...row[4].map(([name, node]) => [`${name} of the optimiser`, node]),
+    ];
   return h(
     "div",
     {class: "relatives"},

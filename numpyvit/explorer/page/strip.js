@@ -36,12 +36,18 @@ const rms = data => {
   return Math.sqrt(sum / Math.max(1, data.length));
 };
 
+/* Of a step; kept until something changes. */
+function rmsOf(step) {
+  if (!app.sizes.has(step)) app.sizes.set(step, rms(app.data(step)));
+  return app.sizes.get(step);
+}
+
 function drawStrip() {
   const columns = app.columns,
     current = app.step().column,
     phase = app.step().phase,
     given = isGiven(app.step());
-  const norms = way => columns.map(c => (c[way].length ? rms(app.data(c[way][c[way].length - 1])) : 0));
+  const norms = way => columns.map(c => (c[way].length ? rmsOf(c[way][c[way].length - 1]) : 0));
   const shade = values => {
     const logs = values.filter(v => v > 0).map(Math.log10),
       low = Math.min(...logs),

@@ -186,27 +186,20 @@ async function switchHead(block, head) {
   const off = photo.off.get(block.module) ?? new Set();
   off.has(head) ? off.delete(head) : off.add(head);
   photo.off.set(block.module, off);
-  const [first, nh, N] = block.shape,
+  const [first, nh] = block.shape,
     nodes = [];
-  for (const step of app.steps) {
-    const shape = app.shape(step),
-      forward = step.op === "attention_forward" && step.name === "y",
-      backward = /attention_backward$/.test(step.op) && step.name === "dy";
-    if (
-      step.module !== block.module ||
-      !(forward || backward) ||
-      shape.length !== 4 ||
-      shape[1] !== nh ||
-      shape[2] !== N
-    )
-      continue;
-    const cells = shape[2] * shape[3];
-    app.engine.edits.set(step.node, values => {
+  for (const call of app.program.calls) {
+    const name = {attention_forward: "y", attention_backward: "dy"}[call.function];
+    if (call.module !== block.module || !name) continue;
+    const node = call.bindings.findLast(b => b[1] === name)[2],
+      shape = app.engine.shape(node),
+      cells = shape[2] * shape[3];
+    app.engine.edits.set(node, values => {
       for (let b = 0; b < first; b++)
         for (const k of off) values.fill(0, (b * nh + k) * cells, (b * nh + k + 1) * cells);
       return values;
     });
-    nodes.push(step.node);
+    nodes.push(node);
   }
   if (off.size) app.changed.add(block.step.node);
   await app.edited(nodes);

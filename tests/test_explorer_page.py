@@ -1,0 +1,227 @@
+"""What the explorer's page says: clicked cells, colours, keyboard, addresses, narrow screens, and what changes when something is changed."""
+import math
+
+import numpy as np
+import pytest
+
+from chromium import PROGRAM, Browser
+from explorer_pages import MEAN, MODELS, STD, page, recording, subject
+from numpyvit import functional as F
+from numpyvit.explorer.record import definitions, float64_twin
+
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium on this machine (apt-get install chromium)")
+NAMES = ("vit", "swin", "cvt_eval")
+HOSTILE = ["</script><img src=x onerror=alert(1)>", "<!--", "${alert(1)}", "\u2028&amp;", "eel\" onclick=\"alert(1)"]
+HOSTILE_FILE = "</title><script>alert(1)</script>.png"
+
+
+@pytest.fixture(scope="module")
+def recordings():
+    return {name: recording(name) for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def pages(recordings, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pages")
+    return {name: page(r, folder / f"{name}.html", classes=HOSTILE, image=HOSTILE_FILE) for name, r in recordings.items()}
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with Browser(1400, 1000) as browser:
+        yield browser
+        assert browser.console == [] and not [url for url in browser.requests if not url.startswith("file:")]
+
+
+def number(text):
+    """A number as the page prints it."""
+    return float(text.replace("−", "-").replace("∞", "inf").replace(" ", ""))
+
+
+CELL = """(() => { const canvas = document.querySelector('#map canvas'), box = canvas.getBoundingClientRect();
+  scrollBy(0, box.top - 300);
+  const at = canvas.getBoundingClientRect();
+  return [at.left, at.top, at.width, at.height, canvas.width, canvas.height]; })()"""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_clicked_cells_say_what_numpy_says(name, browser, pages, recordings, rng=np.random.default_rng(0)):
+    """70 cells of each family: a click on the picture, then the text of the panel, parsed."""
+    browser.open(pages[name])
+    steps = browser.run("app.steps.filter(s => app.data(s).length).map(s => ({id: s.id, node: s.node, name: s.name, shape: app.shape(s)}))")
+    for step in rng.choice(steps, 70):
+        value = np.asarray(recordings[name].tape.value(step["node"]), float)
+        browser.run(f"scrollTo(0, 0), numpyvit.goto('#' + {step['id']!r})")
+        left, top, width, height, columns, rows = browser.run(CELL)
+        r, c = int(rng.integers(rows)), int(rng.integers(columns))
+        browser.click(left + (c + 0.5) * width / columns, top + (r + 0.5) * height / rows)
+        text, shown, exact = browser.run("[$('cell-name').textContent, $('cell-value').textContent, Number($('cell-value').dataset.value)]")
+        index = tuple(int(n) for n in text.removeprefix(step["name"]).strip("[]").split(",") if n)
+        if value.ndim >= 2 and value.shape[-2] == rows > 1 and value.shape[-1] == columns:
+            assert index == (*[0] * (value.ndim - 2), r, c), (step["id"], text, r, c)
+        expected = value[index]
+        assert math.isclose(number(shown), expected, rel_tol=2e-5, abs_tol=1e-12), (step["id"], text, shown, expected)
+        assert exact == expected or math.isclose(exact, expected, rel_tol=1e-9, abs_tol=1e-12) or not math.isfinite(expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shown_terms_add_up(name, browser, pages, rng=np.random.default_rng(1)):
+    """The table of terms as it is printed, all of its rows: their sum is the number on top."""
+    browser.open(pages[name])
+    ids = browser.run("app.order.filter(n => app.data(app.steps[n]).length).map(n => app.steps[n].id)")
+    tables = 0
+    for step in rng.choice(ids, 40):
+        terms, value = browser.run(f"""(() => {{
+          const step = app.byId.get({str(step)!r}), x = app.data(step);
+          app.select(step.number, x.reduce((best, v, k) => Math.abs(v) > Math.abs(x[best]) && Number.isFinite(v) ? k : best, 0));
+          document.querySelector('.terms > button')?.click();
+          return [[...document.querySelectorAll('.terms td.term')].map(e => Number(e.dataset.value)), Number($('cell-value').dataset.value)]; }})()""")
+        if terms and math.isfinite(value):
+            tables += 1
+            assert abs(sum(terms) - value) <= 1e-9 * sum(map(abs, terms)) + 1e-15, step
+    assert tables > 10
+
+
+def colour(x, low, high):
+    """maps.js in Python: signed values around zero, red above; shares from white to green."""
+    zero, plus, minus = (250, 250, 249), [(244, 165, 130), (178, 24, 43)], [(146, 197, 222), (33, 102, 172)]
+    share = [(253, 253, 251), (109, 193, 164), (8, 81, 78)]
+    stops = share if low >= 0 else [zero, *(plus if x >= 0 else minus)]
+    a = min(1, abs(x) / (max(-low, high) or 1))
+    first, second, t = (stops[0], stops[1], 2 * a) if a < 0.5 else (stops[1], stops[2], 2 * a - 1)
+    return [p + (q - p) * t for p, q in zip(first, second)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_heat_maps_have_the_colours_of_their_numbers(name, browser, pages, recordings, rng=np.random.default_rng(2)):
+    browser.open(pages[name])
+    browser.run("document.documentElement.dataset.theme = 'light'")
+    steps = browser.run("app.steps.map(s => ({id: s.id, node: s.node, shape: app.shape(s)}))")
+    maps = [s for s in steps if len(s["shape"]) >= 2 and s["shape"][-2] > 1 and np.prod(s["shape"])]
+    for step in rng.choice(maps, 12):
+        value = np.asarray(recordings[name].tape.value(step["node"]), float)
+        pixels = browser.run(f"numpyvit.goto('#' + {step['id']!r}), (c => [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data])"
+                             "(document.querySelector('#map canvas'))")
+        flat = value.reshape(-1, *value.shape[-2:])[0]
+        pixels = np.array(pixels).reshape(*flat.shape, 4)[..., :3]
+        finite = value[np.isfinite(value)]
+        expected = np.array([[colour(x, min(0, finite.min()), finite.max()) if np.isfinite(x) else (214, 211, 209) for x in row] for row in flat])
+        assert np.abs(pixels - expected).max() <= 1, step["id"]
+
+
+def test_a_tour_by_keyboard_alone(browser, pages):
+    for name in NAMES:
+        browser.open(pages[name])
+        browser.key("t")
+        stops, titles = browser.run("tour.stops.length"), []
+        assert 10 <= stops <= 16
+        for _ in range(stops):
+            titles.append(browser.run("document.querySelector('#tour h2').textContent"))
+            assert browser.run("document.activeElement.id") == "tour-next" and browser.run("!$('tour').hidden")
+            browser.key("Enter")
+        assert browser.run("$('tour').hidden") and len(set(titles)) == stops
+
+
+def test_keys(browser, pages):
+    browser.open(pages["vit"])
+    browser.run("numpyvit.goto('#blocks.0.attn/attention_forward/scores')")
+    browser.key("b")
+    assert browser.run("app.step().name") == "dscores"
+    browser.key("b")
+    assert browser.run("app.step().name") == "scores"
+    browser.key("Enter")
+    before = browser.run("unflatten(app.cell, app.shape(app.step()))")
+    browser.key("ArrowLeft" if before[-1] else "ArrowRight")
+    after = browser.run("unflatten(app.cell, app.shape(app.step()))")
+    assert after[-1] == before[-1] + (-1 if before[-1] else 1) and after[:-1] == before[:-1]
+    browser.run("document.querySelector('.formula a').click()")
+    assert browser.run("app.step().name") in ("q", "k") and browser.run("app.cell !== null")
+    browser.run("document.activeElement.blur()")
+    browser.key("Backspace")
+    assert browser.run("app.step().name") == "scores" and browser.run("unflatten(app.cell, app.shape(app.step()))") == after
+    browser.key("Escape")
+    assert browser.run("app.cell === null")
+    at = browser.run("app.at")
+    browser.key("ArrowRight")
+    assert browser.run("app.order.indexOf(app.at) - app.order.indexOf(%d)" % at) == 1
+
+
+def test_addresses_are_restored(browser, pages):
+    browser.open(pages["swin"])
+    address = browser.run("app.address(app.steps.find(s => s.name === 'scores'), 7)")
+    browser.run("location.href = 'about:blank'")
+    browser.open(pages["swin"], address.replace("[", "%5B").replace("]", "%5D"))
+    assert browser.run("app.address()") == address and browser.run("app.cell") == 7
+    browser.run("numpyvit.goto('#no/such/step')")
+    assert browser.run("app.address()") == address
+    browser.run("numpyvit.goto('#' + app.steps[3].id), history.back(), new Promise(go => setTimeout(go, 200))")
+    assert browser.run("app.address()") == address
+
+
+def test_names_are_shown_as_text(browser, pages):
+    browser.open(pages["vit"])
+    assert browser.run("$('image-name').textContent") == HOSTILE_FILE
+    assert browser.run("$('predicted').textContent") == HOSTILE[0]
+    assert browser.run("document.querySelectorAll('main img, main script').length") == 0
+    assert HOSTILE_FILE in browser.run("document.title")
+
+
+def test_a_narrow_screen(pages):
+    with Browser(390, 844) as browser:
+        for name in NAMES:
+            browser.open(pages[name])
+            for step in ("scores", "dweight", "weight.grad", "pixels"):
+                browser.run(f"(s => app.select(s.number, 0))(app.steps.find(s => s.name === {step!r}))")
+                wide = "Math.max(...[...document.querySelectorAll('main *')].filter(e => !e.closest('.code, .strip-scroll, .result-info, svg'))"
+                assert browser.run("document.documentElement.scrollWidth") <= 390, (name, step, browser.run(
+                    f"{wide}.map(e => e.getBoundingClientRect().right))"))
+        assert browser.console == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("change", ["pixel", "weight", "class"])
+def test_what_if_is_numpys_answer(name, change, browser, pages, recordings):
+    """After a change in the page: logits, loss and all gradients are those of NumPy after the same change; undo brings all back."""
+    browser.open(pages[name])
+    model, pixels, labels, _ = subject(name)
+    plain, images = float64_twin(model), pixels.astype(float)
+    if change == "pixel":
+        images[0, :, 2:4, 2:4] = np.array([255, 0, 16]).reshape(3, 1, 1)
+        browser.run("photo.colour = '#ff0010', photo.brush = 2, brushAt([3, 3], document.createElement('canvas')), app.edited([app.program.named.pixels])")
+    elif change == "weight":
+        path, p = next((path, p) for path, p in plain.named_parameters() if path.endswith("fc1.weight"))
+        p.data.flat[5] += 0.75
+        browser.run(f"(node => {{ app.ownLeaf(node)[5] += 0.75; return app.edited([node]); }})(app.program.parameters.find(r => r[0] === {path!r})[1])")
+    else:
+        labels = np.array([(labels[0] + 2) % 5])
+        browser.run(f"askFor({labels[0]}), new Promise(go => setTimeout(go, 300))")
+    images = (images / 255 - MEAN[:, None, None]) / STD[:, None, None]
+    plain.zero_grad()
+    with definitions():
+        logits, cache = plain.forward(images)
+        loss, loss_cache = F.cross_entropy_forward(logits, labels)
+        plain.backward(F.cross_entropy_backward(1.0, loss_cache), cache)
+    np.testing.assert_allclose(browser.run("[...app.engine.get(app.program.named.logits)]"), logits[0], rtol=1e-9)
+    np.testing.assert_allclose(browser.run("app.engine.get(app.program.named.loss)[0]"), loss, rtol=1e-9)
+    for path, p in plain.named_parameters():
+        found = browser.run(f"[...app.engine.get(app.program.parameters.find(r => r[0] === {path!r})[2])]")
+        np.testing.assert_allclose(found, p.grad.ravel(), rtol=1e-9, atol=1e-11, err_msg=path)
+    assert browser.run("!!$('changed')")
+    browser.run("resetAll()")
+    np.testing.assert_array_equal(browser.run("[...app.engine.get(app.program.named.logits)]"), browser.run("[...numpyvit.read(app.stepOf.get(app.program.named.logits).id)]"))
+    np.testing.assert_allclose(browser.run("[...app.engine.get(app.program.named.logits)]"), recordings[name].tape.value(recordings[name].named["logits"])[0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_head_that_is_off(name, browser, pages):
+    """Its output is zero, its gradients are, and the slope of a weight behind it is still the slope of the loss."""
+    browser.open(pages[name])
+    browser.run("switchHead(attentionBlocks().at(-1), 0)")
+    slope, grad = browser.run("""(() => {
+      const row = app.program.parameters.find(r => /attn\\.proj\\.weight|attn\\.proj_k|attn\\.qkv\\.weight/.test(r[0])), id = app.stepOf.get(row[1]).id;
+      const at = h => (numpyvit.lossWith(id, 4, h) - numpyvit.lossWith(id, 4, -h)) / (2 * h);
+      return [(4 * at(5e-4) - at(1e-3)) / 3, app.engine.get(row[2])[4]]; })()""")
+    assert math.isclose(slope, grad, rel_tol=1e-6, abs_tol=1e-10)
+    zero = browser.run("""(() => { const module = attentionBlocks().at(-1).module, s = app.steps.find(s => s.module === module && s.op === 'attention_backward' && s.name === 'dv');
+      const shape = app.shape(s), n = shape[2] * shape[3]; return Math.max(...app.data(s).slice(0, n).map(Math.abs)); })()""")
+    assert zero == 0
