@@ -142,3 +142,25 @@ def test_markup_in_names_stays_data(tmp_path):
     hostile = hostile.read_text()
     assert hostile.count("<") == plain.count("<") and "onerror" not in hostile
     assert dataclasses.is_dataclass(r.model.config)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adam", "sgd", "muon"])
+def test_the_update_is_the_optimisers(kind, rng=np.random.default_rng(0)):
+    """A step of training/optim.py on the recorded gradient, from the same moments, gives the recorded weights."""
+    from numpyvit.explorer.record import record
+    from numpyvit.explorer.update import STATE_BITS, UpdateStep
+    from numpyvit.training.optim import Optimizer
+    model, pixels, labels, _ = subject("vit")
+    twin = float64_twin(model)
+    settings = dict(lr=0.01, weight_decay=0.05, clip_norm=0.5)
+    optimizer = Optimizer(twin, kind, settings["weight_decay"], settings["clip_norm"])
+    vectors = {name: np.abs(keep_bits(rng.standard_normal(twin.flat.size) * 0.01, STATE_BITS)) for name in optimizer.vectors}
+    r = record(model, pixels, labels, MEAN, STD, optimizer=UpdateStep(model, kind, settings | optimizer.settings, 7, vectors))
+    for name, p, start, end in twin.layout():
+        p.grad[...] = r.tape.value(r.gradients[name])
+        for key, vector in vectors.items():
+            optimizer.vectors[key][start:end] = vector[start:end]
+    with definitions():
+        optimizer.step(settings["lr"], 7, optimizer.grad_norm())
+    for name, p in twin.named_parameters():
+        np.testing.assert_allclose(r.tape.value(r.updated[name]), p.data, rtol=1e-9, atol=1e-12, err_msg=name)

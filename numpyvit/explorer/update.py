@@ -46,7 +46,7 @@ class UpdateStep:
 
 
 def update_of(classifier):
-    """The UpdateStep of a run, from its newest checkpoint; with the recipe's learning rate. None without its vectors."""
+    """The UpdateStep of a run: its newest checkpoint, the recipe's learning rate. None without the vectors."""
     recipe, checkpoint = classifier.config.recipe, classifier.run.read_checkpoint()
     vectors = {name.removeprefix("optimizer/"): vector for name, vector in checkpoint.tensors.items()
                if name.startswith("optimizer/")}

@@ -43,7 +43,8 @@ def explore(model, pixels, classes, mean, std, label=None, image_name="image", m
         refuse(model, f"computes {numbers:,} numbers for one image, and a page can hold {MOST_NUMBERS:,}")
     about = {"model": model_name, "family": type(model).__name__, "parameters": model.num_parameters(),
              "image": image_name, "classes": list(map(str, classes)), "label": target, "predicted": predicted,
-             "label_given": label is not None, "bits": bits, "update": update_text(update) if r.updated else "", "rounding": float(np.abs(before - after).max()),
+             "label_given": label is not None, "bits": bits, "update": update_text(update) if r.updated else "",
+             "rounding": float(np.abs(before - after).max()),
              "config": dataclasses.asdict(model.config)}
     return document(r, about)
 
