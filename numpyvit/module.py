@@ -32,14 +32,15 @@ class Stage(NamedTuple):
 
 
 class PositionTable(NamedTuple):
-    """How the rows of a table of positions lie on a grid: class_token rows, then grid[0] · grid[1] rows, row by row.
+    """How the rows of a table lie on a grid: class_token rows, then grid[0] · grid[1] rows, row by row.
 
-    what: the grid in words, as in "a grid of 14 × 14".
+    of_offsets: whether the grid is that of the offsets between two tokens of a window, 2·M − 1 a side, as a table of
+    shape ((2·M − 1)², nh) has them; else it is that of the tokens, in a table of shape (1, [class +] rows · columns, C).
     """
 
     grid: tuple[int, int]
-    class_token: int
-    what: str
+    class_token: int = 0
+    of_offsets: bool = False
 
 
 class ModelCache(NamedTuple):
@@ -60,7 +61,7 @@ class Model(FlatModule):
     """
 
     title = ""                                       # what create_model was given: a preset or family, and other fields
-    first_and_last = ("patch_embed.", "head.")       # how the names of the input's and the output's parameters begin
+    first_and_last = ("patch_embed.", "head.")       # how the names of the layers that read pixels and make logits begin
     positions_from = "no table"                      # where the model knows positions from, where it has no position_table
     fixed_positions = None                           # the table that is added but not learned, (1, N, C), where there is one
 

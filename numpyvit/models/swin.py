@@ -183,8 +183,7 @@ class Swin(Model):
         return [c for layer in cache.parts.layers for c in layer.blocks]
 
     def position_tables(self):
-        return {f"{stage.name}.{j}.attn.relative_position_bias_table": PositionTable(
-                    (2 * M - 1, 2 * M - 1), 0, f"windows of {M} × {M}")
+        return {f"{stage.name}.{j}.attn.relative_position_bias_table": PositionTable((2 * M - 1, 2 * M - 1), of_offsets=True)
                 for stage, (_, _, _, M, _) in zip(self.stages(), self.config.stages()) for j in range(len(stage.blocks))}
 
     def relative_position_tables(self):

@@ -209,13 +209,16 @@ class ViT(Model):
         return None if table is None else table[0, int(self.cls_token is not None):].reshape(*self.config.grid, -1)
 
     @property
+    def first_and_last(self):
+        """With a stem, its first convolution reads the pixels."""
+        return "patch_embed.stem.0." if self.config.stem_widths else "patch_embed.", "head."
+
+    @property
     def positions_from(self):
         return "a table" if self.config.pos_embed != "none" else 'nothing, pos_embed is "none"'
 
     def position_tables(self):
-        gh, gw = self.config.grid
-        table = PositionTable((gh, gw), int(self.cls_token is not None), f"a grid of {gh} × {gw}")
-        return {"pos_embed": table} if self.pos_embed else {}
+        return {"pos_embed": PositionTable(self.config.grid, int(self.cls_token is not None))} if self.pos_embed else {}
 
     def embed_filters(self):
         return self.patch_embed.filters

@@ -168,8 +168,8 @@ def parameter_groups(model, rules, weight_decay, lr_rest=1.0):
 def hidden_matrices(model):
     """The names of what a rule for matrices takes: weight matrices and convolution kernels between hidden layers.
 
-    Not among them are the first one of the model, which reads pixels, the last one, which makes logits, and depthwise
+    Not among them are the layer that reads pixels and the layer that makes logits (model.first_and_last), and depthwise
     kernels, which are one small filter a channel.   Jordan et al. 2024, "Muon", under "Definition"
     """
     weights = [(name, p) for name, p, _, _ in model.layout() if p.decay and len(p.shape) > 1]
-    return {name for name, p in weights[1:-1] if p.shape[1] > 1}
+    return {name for name, p in weights if p.shape[1] > 1 and not name.startswith(model.first_and_last)}

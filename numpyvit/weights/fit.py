@@ -43,19 +43,27 @@ def interpolation_matrix(n_in, n_out, mode):
     return matrix
 
 
-def resize_positions(name, table, shape, mode, model, config):
-    """ViT's pos_embed (1, [class +] gh·gw, C) for another grid; the class token's row is taken as it is."""
-    prefix = shape[1] - math.prod(model.config.grid) if len(shape) == 3 else 0
+def resize_table(name, table, shape, mode, place, config):
+    """A file's table of positions for the model's resolution.
+
+    place: the model's PositionTable of that name   shape: of the model's table   config: of the file, a dict
+    →   the table, a list of one sentence where it was resized
+    """
+    return (resize_offsets if place.of_offsets else resize_positions)(name, table, shape, mode, place, config)
+
+
+def resize_positions(name, table, shape, mode, place, config):
+    """A table (1, [class +] gh·gw, C) for another grid; the class token's row is taken as it is."""
+    prefix, (gh2, gw2) = place.class_token, place.grid
     cells = table.shape[1] - prefix if table.ndim == 3 and table.shape[0] == 1 else 0
-    grid = stored_grid(config, cells) or (model.config.grid if table.shape == shape else None)
+    grid = stored_grid(config, cells) or (place.grid if table.shape == shape else None)
     if cells < 1 or grid is None or table.shape[2] != shape[2]:
         raise UserError(f"{name} has shape {table.shape}, expected {shape}, and it is no table of a square grid")
-    if grid == model.config.grid:
+    if grid == place.grid:
         return table, []
-    resized = resize_grid(table[0, prefix:].reshape(*grid, -1), model.config.grid, mode)
+    resized = resize_grid(table[0, prefix:].reshape(*grid, -1), place.grid, mode)
     resized = np.concatenate([table[:, :prefix], resized.reshape(1, -1, shape[2])], axis=1)
-    (gh, gw), (gh2, gw2) = grid, model.config.grid
-    return resized, [f"resized {name} from a grid of {gh} × {gw} to {gh2} × {gw2} ({mode})"]
+    return resized, [f"resized {name} from a grid of {grid[0]} × {grid[1]} to {gh2} × {gw2} ({mode})"]
 
 
 def stored_grid(config, cells):
@@ -73,11 +81,9 @@ def stored_grid(config, cells):
     return (side, side) if side * side == cells else None
 
 
-def resize_bias_table(name, table, shape, mode, model, config):
-    """Swin's relative_position_bias_table ((2·M − 1)², nh) for another window: the offsets are a grid of 2·M − 1 a
-    side.
-    """
-    side, side2 = math.isqrt(len(table)) if table.ndim == 2 else 0, math.isqrt(shape[0])
+def resize_offsets(name, table, shape, mode, place, config):
+    """A table of biases ((2·M − 1)², nh) for another window: the offsets are a grid of 2·M − 1 a side."""
+    side, side2 = math.isqrt(len(table)) if table.ndim == 2 else 0, place.grid[0]
     if side % 2 == 0 or side * side != len(table) or table.shape[1] != shape[1]:
         raise UserError(f"{name} has shape {table.shape}, expected {shape}, and it is no table of a window's offsets, "
                         f"(2·M − 1)² rows for {shape[1]} heads")
@@ -86,7 +92,3 @@ def resize_bias_table(name, table, shape, mode, model, config):
     resized = resize_grid(table.reshape(side, side, -1), (side2, side2), mode).reshape(shape)
     M, M2 = (side + 1) // 2, (side2 + 1) // 2
     return resized, [f"resized {name} from windows of {M} × {M} to {M2} × {M2} ({mode})"]
-
-
-# last part of a tensor's name → fn(name, table, shape, mode, model, config) → (resized table, [a sentence])
-RESIZERS = {"pos_embed": resize_positions, "relative_position_bias_table": resize_bias_table}

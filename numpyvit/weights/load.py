@@ -11,7 +11,7 @@ import json
 from ..checks import check_tensors
 from ..errors import UserError
 from ..models import family_of
-from .fit import CUBIC_A, RESIZERS
+from .fit import CUBIC_A, resize_table
 from .huggingface import read_config
 from .infer import HABITS
 from .recognise import FAMILY_TITLES, Recognised, differences, recognise
@@ -80,7 +80,7 @@ def compare_configs(found, config, model_config):
     heads = config.get("num_heads")
     if heads is not None and tuple_of(heads) != tuple_of(mine["num_heads"]):
         raise UserError(f"its attention has {heads} heads, this model's {mine['num_heads']}")
-    theirs = USUAL[found.family] | HABITS.get((found.format, found.family), {}) | config
+    theirs = USUAL.get(found.family, {}) | HABITS.get((found.format, found.family), {}) | config
     return [f"the weights were made with {name} {theirs[name]}, this model has {mine[name]}: the logits differ a little"
             for name in ("act", "norm_eps", "norm_order") if name in theirs and theirs[name] != mine[name]]
 
@@ -93,11 +93,10 @@ def tuple_of(value):
 def assign_weights(model, tensors, resize="bicubic", drop_head=False, config=None):
     """{name here: array} into the model.   config: that of the file, a dict, where it is known   →   sentences"""
     targets = {name: p.data for name, p in model.named_parameters()} | dict(model.named_buffers())
-    tensors, sentences = dict(tensors), []
+    tensors, tables, sentences = dict(tensors), model.position_tables(), []
     for name in sorted(set(tensors) & set(targets)):
-        kind, shape = name.rsplit(".", 1)[-1], targets[name].shape
-        if kind in RESIZERS and tensors[name].dtype.kind == "f":
-            tensors[name], what = RESIZERS[kind](name, tensors[name], shape, resize, model, config or {})
+        if name in tables and tensors[name].dtype.kind == "f":
+            tensors[name], what = resize_table(name, tensors[name], targets[name].shape, resize, tables[name], config or {})
             sentences += what
     if drop_head:
         sentences += keep_head(targets, tensors)

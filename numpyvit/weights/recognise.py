@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import UserError
+from ..models import FAMILIES
 from ..ops.relative_position import relative_position_index
 from ..ops.windows import shifted_window_mask
 from .names import count_matches, find_row, to_here, to_there
@@ -12,7 +13,7 @@ from .tables import TABLES
 
 TITLES = {"timm": "timm", "google": "Google", "big_vision": "big_vision", "huggingface": "Hugging Face",
           "torchvision": "torchvision", "microsoft": "microsoft"}
-FAMILY_TITLES = {"vit": "ViT", "swin": "Swin", "cvt": "CvT"}
+FAMILY_TITLES = {name: family.model.__name__ for name, family in FAMILIES.items()}
 FLAX_PREFIXES = ("opt/target/", "params/img/", "params/")
 SWIN_BUFFERS = ("relative_position_index", "attn_mask")
 
