@@ -96,7 +96,8 @@ def assign_weights(model, tensors, resize="bicubic", drop_head=False, config=Non
     tensors, tables, sentences = dict(tensors), model.position_tables(), []
     for name in sorted(set(tensors) & set(targets)):
         if name in tables and tensors[name].dtype.kind == "f":
-            tensors[name], what = resize_table(name, tensors[name], targets[name].shape, resize, tables[name], config or {})
+            shape = targets[name].shape
+            tensors[name], what = resize_table(name, tensors[name], shape, resize, tables[name], config or {})
             sentences += what
     if drop_head:
         sentences += keep_head(targets, tensors)
