@@ -75,6 +75,26 @@ def test_images_that_are_too_large_are_refused(tmp_path):
     refused(read_image, tmp_path / "bomb.png", 32, match="too many pixels")
     Image.new("RGB", (6_000, 5_000)).save(tmp_path / "large.png")
     refused(read_image, tmp_path / "large.png", 32, match="6000 × 5000 pixels would take 114 MiB")
+    Image.new("RGB", (4_000, 3_500)).save(tmp_path / "large.webp")
+    refused(read_image, tmp_path / "large.webp", 32, match="would take 214 MiB to decode, the limit is 192 MiB")
+
+
+@pytest.mark.parametrize("kind, mode, megabytes", [("PNG", "RGB", 48), ("BMP", "RGB", 48), ("GIF", "P", 60), ("WEBP", "RGB", 192)])
+def test_the_largest_images_are_read_within_the_limit(kind, mode, megabytes, tmp_path):
+    """Twelve million pixels take no more memory than the page says, measured as the process's peak."""
+    pytest.importorskip("resource")
+    ramp = np.linspace(0, 255, 3500 if mode == "RGB" else 3000, dtype=np.uint8)
+    image = Image.fromarray(np.broadcast_to(ramp[None, :, None], (len(ramp), len(ramp), 3)).copy())
+    (image if mode == "RGB" else image.quantize(32)).save(tmp_path / "a", kind)
+    code = ("import resource, sys; from numpyvit.data import read_image; import PIL.Image; PIL.Image.init(); "
+            "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; image = read_image(sys.argv[1], 32); "
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, *image[0, 16, [1, 30]])")
+    root = Path(numpyvit_data.__file__).parents[2]
+    out = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a")], cwd=root, capture_output=True, text=True, check=True)
+    kilobytes, left, right = map(int, out.stdout.split())
+    size = os.path.getsize(tmp_path / "a") // 1024
+    assert kilobytes < 1024 * (megabytes + 4) + size and abs(left - 12) < 9 and abs(right - 243) < 9
+
 
 
 def unreadable(tmp_path):

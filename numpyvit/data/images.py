@@ -20,7 +20,7 @@ def read_image(path, img_size, in_chans=3):
     → (in_chans, img_size, img_size) uint8; in_chans 3 is RGB and 1 grey. Transparency and all frames but the first are
     dropped: `read_with_remark` says so.
     Raises UserError, one line: no such file, not an image, truncated, or so large that decoding the file would take
-    more than its own size and 48 MiB.
+    more than its own size and 48 MiB (192 MiB for WebP): about twelve million pixels.
     """
     return read_with_remark(path, img_size, in_chans)[0]
 
@@ -78,7 +78,7 @@ def decode(path, file, size, side, in_chans, fit):
     frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)   # MPO: a photo and its previews
     dropped = ["all frames but the first are dropped"] if frames > 1 else []
     image.load()
-    image = ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)
     if transparent(image):
         dropped.append("its transparency is dropped")
     if image.mode.startswith("I"):                                           # 16-bit grey: its upper byte
@@ -107,13 +107,15 @@ def check_img_size(img_size):
 
 def check_decoded_size(path, image, img_size, file_size):
     """Refuse what would unpack to much more than the file; let a large JPEG be decoded at a fraction of its size."""
-    width, height = image.size
+    (width, height), limit = image.size, DECODE_LIMIT
     if image.format in ("JPEG", "MPO") and 4 * width * height > DECODE_LIMIT // 4:
         progressive = 6 * width * height * bool(image.info.get("progressive"))   # its coefficients, kept at full size
         image.draft(image.mode, (2 * img_size, 2 * img_size))
         need = progressive + 8 * image.width * image.height
     else:
-        need = {"WEBP": 16}.get(image.format, 4 if image.mode in ("RGB", "L") else 8) * width * height
-    if need > DECODE_LIMIT + file_size:
+        limit = DECODE_LIMIT * (4 if image.format == "WEBP" else 1)          # WebP's decoder keeps four copies
+        bytes_a_pixel = 16 if image.format == "WEBP" else {"RGB": 4, "L": 4, "P": 5}.get(image.mode, 8)
+        need = bytes_a_pixel * width * height
+    if need > limit + file_size:
         raise UserError(f"{path}: {width} × {height} pixels would take {need / 2**20:.0f} MiB to decode, the limit is "
-                        f"{(DECODE_LIMIT + file_size) / 2**20:.0f} MiB; scale it down")
+                        f"{(limit + file_size) / 2**20:.0f} MiB; scale it down")
