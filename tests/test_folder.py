@@ -13,6 +13,7 @@ from datasets import encoded, nothing_to_be_found, picture, refused, write_image
 from numpyvit.data import (Augment, Dataset, augment_batch, channel_statistics, folder, hold_out, load, mapped, normalise,
                            read_image, train_val_split)
 from numpyvit.data.dataset import records_checksum
+from numpyvit.training.recipe import recipe_for
 from tiny import image_folder, recipe
 
 CLASSES = ("bee", "ant", "cow")
@@ -158,6 +159,9 @@ def test_folders_that_are_nearly_right_get_advice(tmp_path):
     write_images(tmp_path / "scored", "test")
     refused(load, "folder", tmp_path / "scored", match="found test but no train")
     refused(load, "folder", match="give folder:ROOT, or the directory as --data-dir")
+    refused(load, "folder:own", tmp_path, match="folder:own names its directory, but --data-dir is")
+    refused(recipe_for, data="folder:own", data_dir="other", match="--data-dir")
+    assert recipe_for(data="folder:own").data_dir == recipe_for(data="folder", data_dir="own").data_dir == "own"
     os.rename(tmp_path / "outer" / "own", "own")
     assert refused(load, "own").endswith("give folder:own")
     assert load("folder:own", img_size=8).classes == ("ant", "bee")
@@ -171,6 +175,8 @@ def test_labelled_images_for_scoring(tmp_path):
     images, notice = folder.read_labelled(tmp_path, ("cow", "ant", "bee"), 8)
     assert images.labels.tolist() == [0, 0, 2, 2] and "*.txt (1)" in notice
     np.testing.assert_array_equal(images.images[2], read_image(tmp_path / "bee" / "0.png", 8))
+    grey, _ = folder.read_labelled(tmp_path, ("cow", "ant", "bee"), 8, in_chans=1)
+    np.testing.assert_array_equal(grey.images[2], read_image(tmp_path / "bee" / "0.png", 8, 1))
     refused(folder.read_labelled, tmp_path, ("cow", "ant"), 8, match="class 'bee' is not in the model's classes")
     (tmp_path / "empty").mkdir()
     refused(folder.read_labelled, tmp_path / "empty", ("cow",), 8, match="found none")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from datasets import mutate, nothing_to_be_found, outcome, refused, server, tar_bytes            # noqa: F401
+from datasets import mutate, nothing_to_be_found, outcome, picture, refused, server, tar_bytes   # noqa: F401
 from numpyvit.data import cifar10, cifar100, fashion_mnist, load, mnist, registry, sources, svhn
 from numpyvit.files.matlab import read_mat
 from numpyvit.training.recipe import recipe_for
@@ -369,6 +369,22 @@ def test_names_lead_to_the_files(tmp_path, monkeypatch):
                                      "svhn": (svhn, "SVHN")}.items():
         monkeypatch.setattr(module, constant, STANDS[name].described())
         assert_is_content(name, load(name, STANDS[name].write(tmp_path / name)))
+
+
+def test_grey_images_train_and_predict(tmp_path, monkeypatch):
+    """MNIST's stand-in with a border, to a run of a model with one channel, to the class of a colour file."""
+    from numpyvit.runs.classifier import Classifier
+    from numpyvit.training.loop import train
+    monkeypatch.setattr(mnist, "MNIST", STANDS["mnist"].described())
+    STANDS["mnist"].write(tmp_path / "mnist")
+    fields = dict(img_size=32, patch_size=8, embed_dim=8, depth=1, num_heads=1)
+    recipe = recipe_for(data="mnist", data_dir=str(tmp_path / "mnist"), model="vit", model_fields=fields, batch_size=4, steps=2)
+    train(recipe, tmp_path / "run", threads=1)
+    classifier = Classifier(tmp_path / "run")
+    assert classifier.model.config.in_chans == 1 and classifier.config.data.classes == list("0123456789")
+    picture().save(tmp_path / "a.png")
+    assert classifier.predict([tmp_path / "a.png"]).shape == (1, 10)
+    assert classifier.split("test")[0].shape == (TEST, 1, 32, 32)
 
 
 def test_recipes_take_what_the_data_set_needs_and_the_user_decides():

@@ -66,14 +66,15 @@ def load(data_dir=None, img_size=None, download=True, progress=None):
     return Dataset("folder", classes, sets["train"], sets["test"], checksum, " ".join(notices), source, sets.get("val"))
 
 
-def read_labelled(path, classes, img_size):
-    """PATH/CLASS/… as images of a model's classes, for scoring.   → ImageSet (n, 3, img_size, img_size), notice
+def read_labelled(path, classes, img_size, in_chans=3):
+    """PATH/CLASS/… as images of a model's classes, for scoring.
 
+    → ImageSet (n, in_chans, img_size, img_size), grey for one channel; a notice of what was skipped, or ""
     Raises UserError for a directory that is none of the classes, and for a folder without images.
     """
     path = Path(path).expanduser()
     listing = list_part(path, "the model's classes", tuple(classes), True)
-    sets, _, remarks = read_in_memory(path, {"test": listing}, img_size)
+    sets, _, remarks = read_in_memory(path, {"test": listing}, img_size, in_chans=in_chans)
     return sets["test"], " ".join([*describe_skipped({"test": listing}), *describe_remarks(remarks)])
 
 
@@ -156,18 +157,18 @@ def is_image(entry):
     return entry.name.lower().endswith(SUFFIXES) and not entry.is_dir()
 
 
-def read_in_memory(root, parts, img_size, progress=None):
+def read_in_memory(root, parts, img_size, progress=None, in_chans=3):
     """Every image of every part.   → {part: ImageSet}, checksum, {remark: number of images}"""
     sets, remarks = {}, Counter()
     for name, part in parts.items():
-        shape = len(part.files), 3, img_size, img_size
+        shape = len(part.files), in_chans, img_size, img_size
         try:
             images = np.empty(shape, dtype=np.uint8)
         except MemoryError as error:
             raise UserError(f"{root}: {shape[0]:,} images of {img_size} × {img_size} need {np.prod(shape) / 1e9:.1f} "
                             "GB of memory; choose a smaller img_size or fewer images") from error
         for image, file in zip(images, part.files):
-            image[...], remark = read_with_remark(file, img_size)
+            image[...], remark = read_with_remark(file, img_size, in_chans)
             remarks[remark] += bool(remark)
         sets[name] = ImageSet(images, part.labels)
     return sets, records_checksum(*sets.values()), +remarks

@@ -57,9 +57,23 @@ def load(name="auto", data_dir=None, img_size=None, download=True, progress=None
     → Dataset with uint8 images (n, C, img_size, img_size)
     Raises UserError for all that the user can mend: a missing, truncated or foreign file, no network, an unknown name.
     """
+    name, data_dir = split_name(name, data_dir)
     if name == "auto":
         return load_auto(data_dir, img_size, download, progress)
-    return find_row(name).load(name.partition(":")[2] or data_dir, img_size, download, progress)
+    return find_row(name).load(data_dir, img_size, download, progress)
+
+
+def split_name(name, data_dir=None):
+    """"folder:ROOT" is the name "folder" with the directory ROOT.   → name, data_dir
+
+    Raises UserError where both ROOT and another directory are given.
+    """
+    if not str(name).startswith("folder:"):
+        return name, data_dir
+    root = name.removeprefix("folder:")
+    if data_dir is not None and os.path.abspath(data_dir) != os.path.abspath(root):
+        raise UserError(f"data set: {name} names its directory, but --data-dir is {data_dir}; give one of the two")
+    return "folder", root or None
 
 
 def load_auto(data_dir, img_size, download, progress):
@@ -80,10 +94,10 @@ def recipe_defaults(name):
 
 def find_row(name):
     """The row of a data set's name; "folder:ROOT" is the row folder. Raises UserError for an unknown name."""
-    known, _, root = str(name).partition(":")
-    if known in TABLE and (known == "folder" or not root):
+    known = split_name(name)[0]
+    if known in TABLE:
         return TABLE[known]
-    near = difflib.get_close_matches(known.lower(), TABLE, 1)
+    near = difflib.get_close_matches(str(name).lower(), TABLE, 1)
     advice = f"; did you mean {near[0]}?" if near else ""
     if os.path.isdir(str(name)):
         advice = f"; for the folder {name} with images of your own give folder:{name}"
