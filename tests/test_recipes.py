@@ -9,7 +9,7 @@ from numpyvit.data.views import VIEWS
 from numpyvit.models import FAMILIES, PRESETS
 from numpyvit.ops.optim import OPTIMIZERS
 from numpyvit.runs.recipe import Recipe, recipe_from_json
-from numpyvit.training import loop
+from numpyvit.training import loop, reference
 from numpyvit.training.recipe import LENGTHS, SETTINGS, recipe_for, table
 from numpyvit.training.trainer import Trainer
 from tiny import recipe, small_shapes
@@ -88,3 +88,26 @@ def test_a_tuning_run_leaves_the_test_images_alone(tmp_path, monkeypatch, capsys
     assert json.loads((tmp_path / "a" / "config.json").read_text())["recipe"]["test"] is False
     loop.train(recipe(steps=3), out=tmp_path / "b")
     assert any(images is dataset.test.images for images in seen)
+
+
+def test_the_reference_at_the_same_place(monkeypatch):
+    """Between two evaluations in proportion, of the nearest length, and only for the table's own settings and CIFAR-10."""
+    curves = {100: ((20, 0.4), (100, 0.8)), 1000: ((100, 0.5), (1000, 0.9))}
+    monkeypatch.setattr(reference, "CURVES", {Recipe.model: curves})
+    default = recipe_for(steps=100)
+    assert reference.reference_accuracy(default, "cifar10", 60, 100) == pytest.approx(0.6)
+    assert reference.reference_accuracy(default, "cifar10", 90, 150) == pytest.approx(0.6)
+    assert reference.reference_accuracy(recipe_for(minutes=30.0, seed=3), "cifar10", 400, 800) == pytest.approx(0.5 + 0.4 * 4 / 9)
+    assert reference.reference_accuracy(default, "cifar10", 10, 100) is None  # before the first evaluation
+    assert reference.reference_accuracy(default, "cifar10", 150, 300) is None  # no reference of such a length
+    assert reference.reference_accuracy(default, "shapes", 60, 100) is None
+    assert reference.reference_accuracy(recipe_for(steps=100, lr=1e-3), "cifar10", 60, 100) is None
+    assert reference.reference_accuracy(recipe_for(model="cvt", steps=100), "cifar10", 60, 100) is None
+
+
+def test_curves_are_of_presets_and_rise():
+    for preset, curves in reference.CURVES.items():
+        assert preset in SETTINGS
+        for steps, points in curves.items():
+            assert [step for step, _ in points] == sorted({step for step, _ in points}) and points[-1][0] == steps
+            assert all(0.1 < accuracy < 1 for _, accuracy in points) and points[-1][1] > points[0][1]

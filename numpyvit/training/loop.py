@@ -11,6 +11,7 @@ from ..runs.config import build_model
 from ..runs.folder import FollowedRun, RunFolder
 from . import interrupts, plan, prepare, ranks, results
 from .progress import Progress
+from .reference import reference_accuracy
 from .trainer import Trainer
 
 CHECKPOINT_SECONDS = 60.0                                                    # at least so often …
@@ -163,7 +164,20 @@ def watch(trainer, step):
         loss, accuracy = trainer.evaluate(trainer.val_images, trainer.val_labels)
         trainer.run.log("metrics.jsonl", {"kind": "val", "step": step, "loss": loss, "accuracy": accuracy})
         trainer.progress.evaluated("val acc", accuracy)
+        expected = reference_accuracy(trainer.recipe, trainer.config.data.name, step, trainer.config.plan.steps)
+        if expected is not None:
+            trainer.progress.evaluated("reference", expected)
         trainer.progress.paused()
+
+
+def how_it_trains(recipe):
+    """The settings of a recipe that matter most, in a sentence."""
+    rest = f", {recipe.lr * recipe.lr_rest:g} for what it leaves to AdamW" if recipe.lr_rest != 1 else ""
+    small = ""
+    if recipe.small_size:
+        small = f"; {recipe.small_size} × {recipe.small_size} pixels in the first {recipe.small_share:.0%} of the steps"
+    return (f"optimizer {recipe.optimizer}, peak learning rate {recipe.lr:g}{rest}, schedule {recipe.schedule}, "
+            f"batches of {recipe.batch_size}{small}")
 
 
 def describe(trainer, resumed):
@@ -172,6 +186,7 @@ def describe(trainer, resumed):
     trainer.progress.say(f"{config.recipe.model}: {config.model.parameters:,} parameters; {data.name}: {data.train:,} "
                          f"training, {data.val:,} validation, {data.test:,} test images; "
                          f"{trainer.world.describe()}{trainer.lanes.pool.threads} threads")
+    trainer.progress.say(how_it_trains(config.recipe))
     start = f"continuing after step {trainer.run.position.step} of " if resumed else ""
     trainer.progress.say(f"{start}{config.plan.steps:,} steps of {config.recipe.batch_size} images, "
                          f"{config.plan.steps / per_epoch:.2f} epochs, in {trainer.run.path}")

@@ -10,7 +10,8 @@ from rich.live import Live
 from rich.table import Table
 
 LIVE_SECONDS, PLAIN_SECONDS = 0.25, 10.0                                     # between two updates
-COLUMNS = ("epoch", "step", "loss", "train acc", "val acc", "test acc", "lr", "images/s", "GFLOP/s", "left")
+COLUMNS = ("epoch", "step", "loss", "train acc", "val acc", "reference", "test acc", "lr", "images/s", "GFLOP/s",
+           "left")
 
 
 class Progress:
