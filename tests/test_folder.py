@@ -115,7 +115,7 @@ def test_what_is_skipped_is_counted_with_its_reason(tmp_path):
     assert dataset.notice == (
         "Not read, as only PNG, JPEG, WebP, GIF or BMP files in the class directories are: *.tiff (1), *.txt (3), "
         "directories inside a class (1), files outside the class directories (1), files without an ending (1). "
-        "1 image: its transparency is dropped.")
+        "1 image: transparency is dropped.")
 
 
 def test_classes_directly_in_the_folder(tmp_path):

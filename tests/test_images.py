@@ -134,7 +134,7 @@ def see_through(mode):
 def test_transparency_is_said(kind, mode, tmp_path):
     options = {"transparency": 0} if mode == "P" else {}
     see_through(mode).save(tmp_path / "a", kind, **options)
-    assert read_with_remark(tmp_path / "a", 9)[1] == "its transparency is dropped"
+    assert read_with_remark(tmp_path / "a", 9)[1] == "transparency is dropped"
     opaque = picture(width=9, height=9, mode="RGBA" if mode == "P" else mode)
     opaque.putalpha(255)
     opaque.save(tmp_path / "b", kind)

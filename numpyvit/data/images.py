@@ -26,7 +26,7 @@ def read_image(path, img_size, in_chans=3):
 
 
 def read_with_remark(path, img_size, in_chans=3):
-    """As read_image, and what of the file was dropped.   → pixels, "" or "its transparency is dropped" or the like"""
+    """As read_image, and what of the file was dropped.   → pixels, "" or "transparency is dropped" or the like"""
     check_img_size(img_size)
 
     def fit(image):
@@ -80,7 +80,7 @@ def decode(path, file, size, side, in_chans, fit):
     image.load()
     ImageOps.exif_transpose(image, in_place=True)
     if transparent(image):
-        dropped.append("its transparency is dropped")
+        dropped.append("transparency is dropped")
     if image.mode.startswith("I"):                                           # 16-bit grey: its upper byte
         image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
     if image.mode != MODES[in_chans]:
