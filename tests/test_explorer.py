@@ -152,15 +152,14 @@ def test_the_update_is_the_optimisers(kind, rng=np.random.default_rng(0)):
     from numpyvit.training.optim import Optimizer
     model, pixels, labels, _ = subject("vit")
     twin = float64_twin(model)
-    settings = dict(lr=0.01, weight_decay=0.05, clip_norm=0.5)
-    optimizer = Optimizer(twin, kind, settings["weight_decay"], settings["clip_norm"])
+    optimizer = Optimizer(twin, kind, weight_decay=0.05, clip_norm=0.5)
     vectors = {name: np.abs(keep_bits(rng.standard_normal(twin.flat.size) * 0.01, STATE_BITS)) for name in optimizer.vectors}
-    r = record(model, pixels, labels, MEAN, STD, optimizer=UpdateStep(model, kind, settings | optimizer.settings, 7, vectors))
+    r = record(model, pixels, labels, MEAN, STD, optimizer=UpdateStep(optimizer, kind, 0.01, 7, vectors))
     for name, p, start, end in twin.layout():
         p.grad[...] = r.tape.value(r.gradients[name])
         for key, vector in vectors.items():
             optimizer.vectors[key][start:end] = vector[start:end]
     with definitions():
-        optimizer.step(settings["lr"], 7, optimizer.grad_norm())
+        optimizer.step(0.01, 7, optimizer.grad_norm())
     for name, p in twin.named_parameters():
         np.testing.assert_allclose(r.tape.value(r.updated[name]), p.data, rtol=1e-9, atol=1e-12, err_msg=name)

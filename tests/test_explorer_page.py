@@ -225,3 +225,24 @@ def test_a_head_that_is_off(name, browser, pages):
     zero = browser.run("""(() => { const module = attentionBlocks().at(-1).module, s = app.steps.find(s => s.module === module && s.op === 'attention_backward' && s.name === 'dv');
       const shape = app.shape(s), n = shape[2] * shape[3]; return Math.max(...app.data(s).slice(0, n).map(Math.abs)); })()""")
     assert zero == 0
+
+
+@pytest.mark.parametrize("family", ["vit", "swin", "cvt"])
+def test_a_page_of_a_run(family, browser, tmp_path, capsys):
+    """numpyvit explore RUN IMAGE, with the step that the run's optimiser would take; a class that is none is one line."""
+    from numpyvit.cli import main as cli
+    from tiny import FAMILIES, image_folder
+    images, run = image_folder(tmp_path / "images"), tmp_path / "run"
+    fields = [f"--set={k}={','.join(map(str, v)) if isinstance(v, tuple) else v}" for k, v in FAMILIES[family].items()]
+    assert cli.main(["train", "--data", f"folder:{images}", "--out", str(run), "--batch-size", "16", "--val", "6", "--steps", "2",
+                     "--model", family, *fields]) == 0
+    image, out = str(next(images.rglob("*.png"))), tmp_path / "explorer.html"
+    assert cli.main(["explore", str(run), image, "--label", "ring", "-o", str(out)]) == 0
+    assert "MB" in capsys.readouterr().out
+    check = browser.open(out)
+    assert check["failed"] == [] and check["worst"] < 1e-9
+    assert browser.run("app.program.about.classes[app.program.about.label]") == "ring"
+    assert browser.run("app.program.parameters.every(r => r[3] >= 0 && r[4].length)")
+    assert cli.main(["explore", str(run), image, "--label", "cow", "-o", str(out)]) == 2
+    err = capsys.readouterr().err
+    assert "expected one of the classes" in err and err.count("\n") == 1

@@ -51,8 +51,7 @@ def explore(model, pixels, classes, mean, std, label=None, image_name="image", m
 
 def update_text(update):
     """What the page says about the step of the optimiser."""
-    s = update.settings
-    return f"{update.kind}, learning rate {s['lr']:g}, weight decay {s['weight_decay']:g}, step {update.number:,}"
+    return f"{update.kind}, learning rate {update.lr:g}, step {update.number:,}"
 
 
 def probabilities(model, pixels, mean, std):

@@ -178,8 +178,15 @@ function drawCell() {
   $("live").textContent = `${step.name} ${indexText(flat, shape)} is ${fmt(value, 6)}, ${terms.length} terms`;
 }
 
+function termsText(n, zeros) {
+  const text = n === 1 ? "one term" : `${count(n)} terms, the largest first`;
+  return zeros ? `${text}, and ${count(zeros)} that ${zeros === 1 ? "is" : "are"} zero` : text;
+}
+
 function termTable(terms, value) {
-  const sorted = terms.map((t, k) => ({...t, k})).sort((a, b) => Math.abs(b.value) - Math.abs(a.value)),
+  const some = terms.filter(t => t.value !== 0),
+    zeros = some.length ? terms.length - some.length : 0,
+    sorted = (some.length ? some : terms).sort((a, b) => Math.abs(b.value) - Math.abs(a.value)),
     most = Math.abs(sorted[0].value) || 1;
   const body = h("tbody", {});
   let sum = 0,
@@ -220,7 +227,7 @@ function termTable(terms, value) {
     h(
       "table",
       {},
-      h("caption", {}, terms.length === 1 ? "one term" : `${count(terms.length)} terms, the largest first`),
+      h("caption", {}, termsText(sorted.length, zeros)),
       h("thead", {}, h("tr", {}, h("th", {}, "factors"), h("th", {}, "term"), h("th", {}, "sum so far"))),
       body,
     ),

@@ -29,7 +29,7 @@ function classBars(about) {
     p = e.map(x => x / total);
   app.firstProbabilities ??= p;
   const order = [...p.keys()].sort((a, b) => p[b] - p[a]),
-    shown = order.slice(0, 8),
+    shown = order.slice(0, 7),
     asked = target.indexOf(Math.max(...target));
   if (!shown.includes(asked)) shown.push(asked);
   return h(

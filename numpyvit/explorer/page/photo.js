@@ -132,10 +132,9 @@ function drawPhoto() {
         ),
       ),
     ),
-    stage,
+    h("div", {class: "photo-body"}, h("div", {}, stage), classBars(about)),
     controls(g, blocks),
     text,
-    classBars(about),
   );
   refresh();
 }

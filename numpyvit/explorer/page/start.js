@@ -174,8 +174,8 @@ function start() {
       h(
         "aside",
         {id: "side"},
-        h("section", {id: "cell", "aria-label": "one number"}),
         h("section", {id: "photo-panel", "aria-label": "the image"}),
+        h("section", {id: "cell", "aria-label": "one number"}),
       ),
     ),
     h("div", {id: "tour", hidden: true, role: "dialog", "aria-label": "tour"}),
