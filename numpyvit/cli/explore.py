@@ -7,7 +7,7 @@ def add_commands(commands):
     p = commands.add_parser("explore", help="a page that steps forward and backward through a run on an image, offline",
                             description="Write one HTML file that steps forward and backward through the model on the "
                                         "image, every number derivable. Open it in a browser; it needs no network.")
-    p.add_argument("path", metavar="RUN", help="folder of the run")
+    p.add_argument("path", metavar="RUN", help="folder of the run; or a file or Hugging Face folder of weights")
     p.add_argument("image", metavar="IMAGE", help="PNG or JPEG file")
     p.add_argument("--label", metavar="CLASS",
                    help="the class that the loss asks for, by name or number (default: the predicted one)")
@@ -17,18 +17,43 @@ def add_commands(commands):
 
 def run_explore(args):
     """Write the page."""
-    from ..data import read_image
-    from ..explorer.update import update_of
     from ..explorer.write import explore, write_page
-    from ..module import pair
-    from ..runs.classifier import Classifier
-    run = Classifier(args.path)
-    label = None if args.label is None else label_number(args.label, run.classes)
-    pixels = read_image(args.image, pair(run.model.config.img_size)[0], run.model.config.in_chans)
-    text = explore(run.model, pixels, run.classes, run.mean, run.std, label, os.path.basename(args.image),
-                   run.config.recipe.model, update_of(run))
+    is_run = os.path.isdir(os.path.join(args.path, "checkpoints")) or not os.path.exists(args.path)
+    is_weights = os.path.isfile(args.path) or not is_run and os.path.isfile(os.path.join(args.path, "config.json"))
+    subject = (of_weights if is_weights else of_run)(args.path, args.image)
+    label = None if args.label is None else label_number(args.label, subject["classes"])
+    text = explore(**subject, label=label, image_name=os.path.basename(args.image))
     write_page(args.out, text)
     print(f"{args.out}: {len(text.encode()) / 1e6:.1f} MB; open it in a browser")
+
+
+def of_run(path, image):
+    """What explore() wants to know of a run and an image."""
+    from ..data import read_image
+    from ..explorer.update import update_of
+    from ..module import pair
+    from ..runs.classifier import Classifier
+    run = Classifier(path)
+    pixels = read_image(image, pair(run.model.config.img_size)[0], run.model.config.in_chans)
+    return dict(model=run.model, pixels=pixels, classes=run.classes, mean=run.mean, std=run.std,
+                model_name=run.config.recipe.model, update=update_of(run))
+
+
+def of_weights(path, image):
+    """What explore() wants to know of a file or folder of weights and an image, which is prepared as they ask for."""
+    import numpy as np
+
+    from ..errors import UserError
+    from ..weights import load_model
+    model = load_model(path)
+    if model.preprocessing is None:
+        raise UserError(f"{path}: the file does not say how its images are prepared; give the folder of the run")
+    mean, std = np.array(model.preprocessing.mean), np.array(model.preprocessing.std)
+    images = model.preprocessing(image, "float64")
+    pixels = np.rint((images * std[:, None, None] + mean[:, None, None]) * 255).clip(0, 255).astype(np.uint8)
+    classes = model.classes or range(model.config.num_classes)
+    name = os.path.basename(os.path.abspath(path))
+    return dict(model=model, pixels=pixels, classes=list(map(str, classes)), mean=mean, std=std, model_name=name)
 
 
 def label_number(label, classes):

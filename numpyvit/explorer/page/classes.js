@@ -56,7 +56,7 @@ function classBars(about) {
       "p",
       {class: "note"},
       K > shown.length ? `The likeliest of ${K} classes. ` : "",
-      "← is the class that the loss asks for; click another class to ask for it.",
+      "← the loss asks for this class; click another to ask for it.",
     ),
   );
 }
