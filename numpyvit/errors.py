@@ -13,4 +13,4 @@ class UserError(ValueError):
 
 
 class Interrupted(Exception):
-    """The user stopped the run, and a checkpoint has been written. The message says how to go on; the exit status is 130."""
+    """The user stopped the run, and a checkpoint has been written. The message says how to go on; the status is 130."""

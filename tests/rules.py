@@ -4,6 +4,7 @@ Paths are relative to numpyvit/. test_rules.py runs every rule on the package, a
 Violations that are still there are listed in known_violations.py, a list that can only shrink.
 """
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -20,9 +21,15 @@ OPTIONAL = ("matplotlib", "PIL", "mpi4py")
 FAMILIES = {"ViT", "Swin", "CvT"}
 
 
+@functools.cache
+def parse(text):
+    """ast.parse, once for all rules."""
+    return ast.parse(text)
+
+
 def trees(house):
     """{path: syntax tree} of the Python files."""
-    return {path: ast.parse(text) for path, text in house.items() if path.endswith(".py")}
+    return {path: parse(text) for path, text in house.items() if path.endswith(".py")}
 
 
 def unit(path):
@@ -72,7 +79,7 @@ def imports_go_down(house):
 
 def kernels_are_bound(house):
     """Every pair of kernels/ is imported by functional.py: a pair that nobody binds is tested by nobody."""
-    bound = {f"{node.module}.{alias.name}" for node in ast.walk(ast.parse(house["functional.py"]))
+    bound = {f"{node.module}.{alias.name}" for node in ast.walk(parse(house["functional.py"]))
              if isinstance(node, ast.ImportFrom) and node.module for alias in node.names}
     found = {}
     for path, tree in trees(house).items():
@@ -109,7 +116,7 @@ def public_things_have_docstrings(house):
     """Every function and class at the top level of a file says what it does. A kernel's docstring is its definition's."""
     found = {}
     for path, tree in trees(house).items():
-        definitions = functions(ast.parse(house.get(path.replace("kernels/", "ops/"), ""))) if unit(path) == "kernels" else {}
+        definitions = functions(parse(house.get(path.replace("kernels/", "ops/"), ""))) if unit(path) == "kernels" else {}
         bare = [node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))
                 and not node.name.startswith("_") and node.name not in definitions and not ast.get_docstring(node)]
         if bare:

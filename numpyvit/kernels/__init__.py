@@ -1,4 +1,4 @@
-"""The specialisations: the same names as in ops/, fused and compiled by Numba; functional.py says what replaces what.
+"""The specialisations: the same names as in ops/, fused and compiled by Numba. functional.py binds them.
 
 Numba keeps compiled code beside these files, or in the user's cache folder, or in the folder that NUMBA_CACHE_DIR
 names. Where none of these can be written, the code goes to a temporary folder and is compiled anew in every process.

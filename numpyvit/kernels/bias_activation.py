@@ -1,4 +1,4 @@
-"""Bias, activation and its derivative in one pass: forward keeps act′(x + bias), so that backward is one product and a sum."""
+"""Bias, activation and derivative in one pass. Forward keeps act′(x + bias); backward is then a product and a sum."""
 import numpy as np
 from numba import njit
 
@@ -21,6 +21,7 @@ def bias_activation_backward(dy, cache):
 
 @njit(**LOOP)
 def gelu_rows(x, bias, y, derivative):
+    """y = gelu(x + bias), and its derivative"""
     for i in range(x.shape[0]):
         for c in range(x.shape[1]):
             z = x[i, c] + bias[c]
@@ -31,6 +32,7 @@ def gelu_rows(x, bias, y, derivative):
 
 @njit(**LOOP)
 def gelu_tanh_rows(x, bias, y, derivative):
+    """y = gelu_tanh(x + bias), and its derivative"""
     one, two = x.dtype.type(1), x.dtype.type(2)
     slope, cubic = x.dtype.type(0.7978845608028654), x.dtype.type(0.044715)
     for i in range(x.shape[0]):
@@ -45,6 +47,7 @@ def gelu_tanh_rows(x, bias, y, derivative):
 
 @njit(**LOOP)
 def quick_gelu_rows(x, bias, y, derivative):
+    """y = quick_gelu(x + bias), and its derivative"""
     one, quick = x.dtype.type(1), x.dtype.type(1.702)
     for i in range(x.shape[0]):
         for c in range(x.shape[1]):
@@ -56,16 +59,18 @@ def quick_gelu_rows(x, bias, y, derivative):
 
 @njit(**LOOP)
 def relu_rows(x, bias, y, derivative):
+    """y = relu(x + bias), and its derivative"""
     zero, one = x.dtype.type(0), x.dtype.type(1)
     for i in range(x.shape[0]):
         for c in range(x.shape[1]):
             z = x[i, c] + bias[c]
-            y[i, c] = zero if z < zero else z                                # np.maximum(x, 0), and NaN stays
+            y[i, c] = zero if z < zero else z                                # np.maximum(x, 0), which keeps NaN
             derivative[i, c] = one if z > zero else zero                     # np.where(x > 0, dy, 0)
 
 
 @njit(**LOOP)
 def backward_rows(dy, derivative, dx, dbias):
+    """dx = dy ⊙ act′(x + bias), and dbias, its sum over the rows"""
     for i in range(dy.shape[0]):
         for c in range(dy.shape[1]):
             d = dy[i, c] * derivative[i, c]

@@ -1,4 +1,4 @@
-"""The definition's products; gathering and scattering the rows copies runs of kw·Cin numbers, and pads nothing."""
+"""The definition's products. The rows are gathered and scattered in runs of kw·Cin numbers, and nothing is padded."""
 import numpy as np
 from numba import njit
 
@@ -37,7 +37,7 @@ def conv2d_backward(dy, cache):
 
 @njit(**LOOP)
 def gather(x, Cin, stride, padding, rows):
-    """im2col: rows[:, :, :, i, j] = shifted(padded, i, j, Ho, Wo, stride), all j of a window at once.   x (B, H, W·Cin)"""
+    """im2col: rows[:, :, :, i, j] = shifted(padded, i, j, Ho, Wo, stride), all j of a window at once; x (B, H, W·C)"""
     B, H, WC = x.shape
     _, Ho, Wo, kh, run = rows.shape
     for b in range(B):
@@ -51,7 +51,7 @@ def gather(x, Cin, stride, padding, rows):
                     row = rows[b, h, v, i]
                     if 0 <= top < H:
                         row[:first] = 0
-                        to, source = row[first:last], x[b, top, left + first:left + last]     # views: their loop is vectorised
+                        to, source = row[first:last], x[b, top, left + first:left + last]    # loops over views are fast
                         for t in range(to.size):
                             to[t] = source[t]
                         row[last:] = 0

@@ -1,7 +1,7 @@
 """Depthwise convolution with 3×3 kernels: the nine taps of a pixel in one sum, vectorised over the channels.
 
-Nothing is padded: rows outside the map are one row of zeros, columns outside are skipped. Kernels of another size are rare and go
-to the definition.
+Nothing is padded: one row of zeros stands for every row outside the map, and columns outside the map are skipped.
+Kernels of another size are rare; the definition computes them.
 """
 import numpy as np
 from numba import njit
@@ -28,7 +28,7 @@ def depthwise_conv_backward(dy, cache):
     dy, w = np.ascontiguousarray(dy), taps(weight)
     dx, dweight = np.zeros_like(x), np.zeros_like(w)
     correlate(x, dy, stride, padding, dweight)
-    if stride == 1:                                                          # a convolution of dy with the taps turned around
+    if stride == 1:                                                          # dy convolved with the taps turned around
         convolve(dy, w[::-1, ::-1].copy(), np.zeros_like(w[0, 0]), 1, 2 - padding, dx)
     else:
         scatter(dy, w, stride, padding, dx)
@@ -58,16 +58,18 @@ def convolve(x, w, bias, stride, padding, y):
                 out = y[b, h, v]
                 if 0 <= j and j + 3 <= W:
                     for c in range(C):
-                        out[c] = (bias[c]
-                                  + above[j, c] * w[0, 0, c] + above[j + 1, c] * w[0, 1, c] + above[j + 2, c] * w[0, 2, c]
-                                  + middle[j, c] * w[1, 0, c] + middle[j + 1, c] * w[1, 1, c] + middle[j + 2, c] * w[1, 2, c]
-                                  + below[j, c] * w[2, 0, c] + below[j + 1, c] * w[2, 1, c] + below[j + 2, c] * w[2, 2, c])
+                        out[c] = (
+                            bias[c]
+                            + above[j, c] * w[0, 0, c] + above[j + 1, c] * w[0, 1, c] + above[j + 2, c] * w[0, 2, c]
+                            + middle[j, c] * w[1, 0, c] + middle[j + 1, c] * w[1, 1, c] + middle[j + 2, c] * w[1, 2, c]
+                            + below[j, c] * w[2, 0, c] + below[j + 1, c] * w[2, 1, c] + below[j + 2, c] * w[2, 2, c])
                 else:
                     for c in range(C):
                         out[c] = bias[c]
                     for t in range(max(0, -j), min(3, W - j)):
                         for c in range(C):
-                            out[c] += above[j + t, c] * w[0, t, c] + middle[j + t, c] * w[1, t, c] + below[j + t, c] * w[2, t, c]
+                            out[c] += (above[j + t, c] * w[0, t, c] + middle[j + t, c] * w[1, t, c]
+                                       + below[j + t, c] * w[2, t, c])
 
 
 @njit(**LOOP)
@@ -88,7 +90,10 @@ def scatter(dy, w, stride, padding, dx):
 
 @njit(**LOOP)
 def correlate(x, dy, stride, padding, dweight):
-    """dweight[:, 0, i, j] = (dy * shifted(padded x, i, j)).sum(axis=(0, 1, 2)), image after image, four positions at a time"""
+    """dweight[:, 0, i, j] = (dy * shifted(padded x, i, j)).sum(axis=(0, 1, 2))
+
+    Image after image, four positions at a time.
+    """
     B, H, W, C = x.shape
     _, Ho, Wo, _ = dy.shape
     s = stride

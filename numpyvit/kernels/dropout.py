@@ -1,4 +1,4 @@
-"""Dropout with the hash of every element computed where it is used: no array of random bits."""
+"""Dropout that computes the hash of every element where it is used, without an array of random bits."""
 import numpy as np
 from numba import njit
 

@@ -1,6 +1,7 @@
-"""exp, and the normal distribution's Φ, as straight-line arithmetic that LLVM turns into vector instructions.
+"""exp, and Φ of the normal distribution, as arithmetic without branches, which LLVM turns into vector instructions.
 
-float32 takes the polynomials below; float64 takes the C library, exact but one number at a time. NaN stays NaN.
+float32 uses the polynomials below. float64 uses the C library, which is exact but takes one number at a time. NaN stays
+NaN.
 """
 import math
 
@@ -10,10 +11,10 @@ from numba.extending import overload
 
 f32 = np.float32
 
-# How the kernels are compiled. Sums may be reordered and fused (that is what vectorises them); NaN and infinity are kept, so
-# neither nnan nor ninf is allowed, and 1/0 is inf as in NumPy.
+# How the kernels are compiled. Sums may be reordered and fused, for only then are they vectorised. NaN and infinity are
+# kept: neither nnan nor ninf is allowed, and 1/0 is inf as in NumPy.
 LOOP = dict(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})
-EXACT = dict(nogil=True, cache=True, error_model="numpy", forceinline=True)   # no reordering: the error is the written one
+EXACT = dict(nogil=True, cache=True, error_model="numpy", forceinline=True)   # no reordering, or errors would grow
 
 LOG2E = f32(1.4426950408889634)
 LN2_HIGH, LN2_LOW = f32(0.693359375), f32(-2.1219444400546905e-4)            # ln 2 = high + low; n·high is exact
@@ -25,7 +26,7 @@ EXP = tuple(f32(c) for c in (0.5000000015162074, 0.16666569602844866, 0.04166644
 
 @njit(**EXACT)
 def exp_f32(x):
-    """exp(x) = 2ⁿ · exp(r),  n = round(x · log₂e),  r = x − n ln 2.  float32 → float32, 0 below −87.34, inf above 88.72"""
+    """exp(x) = 2ⁿ · exp(r),  n = round(x · log₂e),  r = x − n ln 2.   float32; 0 below −87.34 and inf above 88.72"""
     a = LOWEST if x < LOWEST else x
     a = HIGHEST if a > HIGHEST else a
     n = np.floor(a * LOG2E + f32(0.5))
@@ -50,13 +51,14 @@ def exp(x):
 
 
 @overload(exp, inline="always")
-def _exp(x):
+def typed_exp(x):
+    """exp of the type of x, which Numba asks for when it compiles a kernel."""
     if x.bitwidth == 32:
         return lambda x: exp_f32(x)
     return lambda x: math.exp(x)
 
 
-# (1 − Φ(a)) · exp(a²/2) / t as a polynomial in t = 1/(1 + 0.35 a) on [0, 1], Chebyshev fit, error 1.3e-9 before rounding
+# (1 − Φ(a)) · exp(a²/2) / t as a polynomial in t = 1/(1 + 0.35 a) on [0, 1]: Chebyshev fit, 1.3e-9 before rounding
 MILLS = tuple(f32(c) for c in (0.13962980084055374, 0.13962903974182014, 0.12256039581425325, 0.08767899812008496,
                                0.04917462005895562, -0.03153924112298384, 0.07729337449415427, -0.2375735998230057,
                                0.24644187508160695, -0.11371892656832355, 0.02042366462144757))
@@ -65,7 +67,7 @@ SQRT_HALF, INV_SQRT_2PI = math.sqrt(0.5), 1 / math.sqrt(2 * math.pi)
 
 @njit(**EXACT)
 def normal_f32(x):
-    """Φ(x), φ(x) of the standard normal distribution, float32; both from one exp(−x²/2)."""
+    """Φ(x), φ(x) of the standard normal distribution, float32. Both need exp(−x²/2), which is computed once."""
     a = abs(x)
     e = exp_f32(f32(-0.5) * a * a)
     t = f32(1) / (f32(1) + f32(0.35) * a)
@@ -86,6 +88,7 @@ def normal_f32(x):
 
 @njit(**EXACT)
 def normal_f64(x):
+    """Φ(x), φ(x) of the standard normal distribution, float64, by the C library."""
     return 0.5 * (1.0 + math.erf(x * SQRT_HALF)), math.exp(-0.5 * x * x) * INV_SQRT_2PI
 
 
@@ -95,7 +98,8 @@ def normal(x):
 
 
 @overload(normal, inline="always")
-def _normal(x):
+def typed_normal(x):
+    """normal of the type of x, which Numba asks for when it compiles a kernel."""
     if x.bitwidth == 32:
         return lambda x: normal_f32(x)
     return lambda x: normal_f64(x)

@@ -1,4 +1,4 @@
-"""Layer norm, one pass over each row forward and one backward, while the row is in the first-level cache."""
+"""Layer norm row by row, forward and backward: a row stays in the first-level cache for all its sums."""
 import numpy as np
 from numba import njit
 
@@ -22,6 +22,7 @@ def layer_norm_backward(dy, cache):
 
 @njit(**LOOP)
 def forward_rows(x, weight, bias, eps, y, mean, rstd):
+    """y, mean and rstd of the definition, for every row"""
     n, C = x.shape
     scale = x.dtype.type(1) / x.dtype.type(C)
     for i in range(n):
@@ -41,6 +42,7 @@ def forward_rows(x, weight, bias, eps, y, mean, rstd):
 
 @njit(**LOOP)
 def backward_rows(dy, x, weight, mean, rstd, dx, dweight, dbias):
+    """dx of the definition, for every row; dweight and dbias grow by what the row adds"""
     n, C = x.shape
     scale = x.dtype.type(1) / x.dtype.type(C)
     for i in range(n):
@@ -54,5 +56,5 @@ def backward_rows(dy, x, weight, mean, rstd, dx, dweight, dbias):
             dbias[c] += dy[i, c]                                             # dbias = dy.sum(tokens)
             dweight[c] += dy[i, c] * norm                                    # dweight = (dy * norm).sum(tokens)
         a, b = sum_dnorm * scale, sum_dnorm_norm * scale
-        for c in range(C):                                                   # dx = rstd * (dnorm - mean(dnorm) - norm * mean(dnorm * norm))
+        for c in range(C):                       # dx = rstd * (dnorm - mean(dnorm) - norm * mean(dnorm * norm))
             dx[i, c] = r * (dy[i, c] * weight[c] - a - (x[i, c] - m) * r * b)

@@ -1,4 +1,4 @@
-"""The same products as the definition; the bias is added in place, and its gradient is one pass over the rows."""
+"""The definition's products. The bias is added in place, and its gradient is one pass over the rows."""
 import numpy as np
 from numba import njit
 
@@ -6,7 +6,7 @@ from .fast_math import LOOP
 
 
 def linear_forward(x, weight, bias=None):
-    y = x.reshape(-1, x.shape[-1]) @ weight.T                                # one product; x @ weight.T would be one an image
+    y = x.reshape(-1, x.shape[-1]) @ weight.T                # one product; x @ weight.T would be one for each image
     if bias is not None:
         add_to_rows(bias, y)                                                 # y = y + bias, without the copy
     return y.reshape(*x.shape[:-1], len(weight)), (x, weight, bias is not None)
@@ -25,7 +25,7 @@ def linear_backward(dy, cache):
 
 @njit(**LOOP)
 def add_to_rows(bias, rows):
-    """rows += bias; NumPy's broadcast takes twice as long over short rows"""
+    """rows += bias.   NumPy's broadcasting takes twice as long where rows are short."""
     for i in range(rows.shape[0]):
         for c in range(rows.shape[1]):
             rows[i, c] += bias[c]

@@ -1,1 +1,1 @@
-"""The definitions: one op a file, forward beside backward, NumPy only. README.md derives every backward formula."""
+"""The definitions: one op a file, forward beside backward, in NumPy alone. README.md derives every backward formula."""

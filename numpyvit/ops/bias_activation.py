@@ -1,4 +1,4 @@
-"""Bias and activation in one step: what stands between the two products of an MLP."""
+"""Bias and activation in one step, as they stand between the two products of an MLP."""
 from .gelu import (gelu_backward, gelu_forward, gelu_tanh_backward, gelu_tanh_forward, quick_gelu_backward,
                    quick_gelu_forward)
 from .relu import relu_backward, relu_forward
@@ -14,7 +14,7 @@ ACTIVATIONS = {
 def bias_activation_forward(x, bias, act="gelu"):
     """y = act(x + bias).   x (..., E)   bias (E,)   act a key of ACTIVATIONS   →   y (..., E)   cache: x + bias
 
-    Written as one op because the kernel makes one pass of it, and keeps act′(x + bias) in place of x + bias.
+    The two are one op, because the kernel computes both in one pass, and caches act′(x + bias) instead of x + bias.
     """
     forward, _ = ACTIVATIONS[act]
     y, cache = forward(x + bias)

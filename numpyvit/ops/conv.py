@@ -1,15 +1,15 @@
-"""Convolution as one matrix product: gather the pixels under each kernel position into a row (im2col), then multiply."""
+"""Convolution as one matrix product: the pixels under each position of the kernel become a row (im2col)."""
 import numpy as np
 
 
 def conv2d_forward(x, weight, bias=None, stride=1, padding=0):
-    """One affine map for every window of the padded input; windows may overlap.
+    """The same affine map for every window of the padded input. Windows may overlap.
 
         y[h, w] = Σᵢⱼ weight[:, :, i, j] · padded x[s·h + i, s·w + j] + bias
 
     x (B, H, W, Cin)   weight (Cout, Cin, kh, kw)   bias (Cout,) or None   stride s   padding p zeros on every side
     →   y (B, Ho, Wo, Cout),   Ho = ⌊(H + 2p − kh)/s⌋ + 1
-    cache: the rows, kh·kw/s² times the size of x, and weight.
+    cache: weight, and the rows, which are kh·kw/s² times the size of x.
     torch.nn.functional.conv2d, there with the channels first
     """
     rows = im2col(x, weight.shape[2:], stride, padding)                      # (B, Ho, Wo, kh·kw·Cin)
@@ -32,7 +32,10 @@ def conv2d_backward(dy, cache):
 
 
 def kernel_matrix(weight):
-    """(Cout, Cin, kh, kw) → (Cout, kh·kw·Cin), the order of im2col's rows: channels last, so that gathering copies runs."""
+    """(Cout, Cin, kh, kw) → (Cout, kh·kw·Cin), in the order of im2col's rows
+
+    Channels come last there, so that im2col copies whole runs of memory.
+    """
     return weight.transpose(0, 2, 3, 1).reshape(len(weight), -1)
 
 
@@ -48,7 +51,7 @@ def im2col(x, kernel, stride, padding):
 
 
 def col2im(rows, shape, kernel, stride, padding):
-    """im2col's adjoint: every element goes back to the pixel it was copied from, and adds up there."""
+    """The adjoint of im2col: every element is added to the pixel that it was copied from."""
     B, H, W, C = shape
     _, Ho, Wo, _ = rows.shape
     rows = rows.reshape(B, Ho, Wo, *kernel, C)

@@ -11,7 +11,7 @@ def depthwise_conv_forward(x, weight, bias=None, stride=1, padding=0):
 
     x (B, H, W, C)   weight (C, 1, kh, kw)   bias (C,) or None   stride s   padding p zeros on every side
     →   y (B, Ho, Wo, C),   Ho = ⌊(H + 2p − kh)/s⌋ + 1
-    cache: x and weight, both alive anyway.
+    cache: x and weight, which are alive anyway.
     torch.nn.functional.conv2d with groups = C, there with the channels first
     """
     kh, kw = weight.shape[2:]

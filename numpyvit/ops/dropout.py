@@ -1,4 +1,4 @@
-"""Dropout of elements, and of whole residual branches (stochastic depth). The random bits are a pure function of seeds."""
+"""Dropout of elements, and of whole residual branches (stochastic depth). Its random bits are a function of seeds."""
 import numpy as np
 
 from .random_bits import hash_combine, uniform
@@ -28,7 +28,7 @@ def dropout_backward(dy, cache):
 
 
 def drop_path_forward(x, rate, seeds):
-    """Drop the residual branch of an image as a whole; x here is the branch, the residual itself always survives.
+    """Drop the branch of a residual block for a whole image. x is the branch; the stream beside it is never dropped.
 
         y[b] = x[b] · keep[b] / (1 − rate),   keep[b] = uniform(seeds[b]) ≥ rate
 

@@ -7,7 +7,7 @@ from .erf import erf
 
 
 def gelu_forward(x):
-    """x times the probability that a standard normal variable is below x.
+    """x, multiplied by the probability that a standard normal variable is below x.
 
         y = x · Φ(x),   Φ(x) = ½ (1 + erf(x/√2))
 
@@ -30,7 +30,7 @@ CUBIC = 0.044715
 
 
 def gelu_tanh_forward(x):
-    """GELU with Φ approximated by a tanh, at most 4.8e-4 away from the exact one.
+    """GELU with a tanh for Φ. It differs from the exact GELU by at most 4.8e-4.
 
         y = ½ x (1 + tanh u),   u = √(2/π) (x + 0.044715 x³)
 
@@ -53,12 +53,12 @@ QUICK = 1.702
 
 
 def quick_gelu_forward(x):
-    """GELU with Φ approximated by a logistic sigmoid, at most 2.1e-2 away from the exact one.
+    """GELU with a logistic sigmoid for Φ. It differs from the exact GELU by at most 2.1e-2.
 
         y = x · σ(1.702 x),   σ(z) = 1/(1 + exp(−z)) = ½ (1 + tanh(z/2))
 
     x (...)   →   y (...)   cache: x.   The tanh form cannot overflow.
-    Hendrycks, Gimpel 2016, section 2; what CvT and CLIP were trained with
+    Hendrycks, Gimpel 2016, section 2; CvT and CLIP were trained with it
     """
     return x * (0.5 * (1 + np.tanh(x * (0.5 * QUICK)))), (x,)
 

@@ -2,12 +2,12 @@
 
 
 def linear_forward(x, weight, bias=None):
-    """The same affine map for every token, weights in torch's layout.
+    """The same affine map for every token. The weight has torch's layout.
 
         y = x · weightᵀ + bias
 
     x (..., Cin)   weight (Cout, Cin)   bias (Cout,) or None   →   y (..., Cout)
-    cache: x and weight, both alive anyway.
+    cache: x and weight, which are alive anyway.
     torch.nn.functional.linear
     """
     y = x @ weight.T

@@ -1,8 +1,8 @@
-"""Cut an image into patches and project each: a convolution whose stride is its kernel."""
+"""An image is cut into patches, and each is projected: a convolution whose stride is the size of its kernel."""
 
 
 def patches_of(images, patch):
-    """(B, C, H, W) → (B, N, C·P·P): patches in row-major order, each flattened channel first like a torch kernel."""
+    """(B, C, H, W) → (B, N, C·P·P): patches in row-major order, each flattened with its channels first"""
     B, C, H, W = images.shape
     gh, gw = H // patch, W // patch                                          # the grid
     x = images.reshape(B, C, gh, patch, gw, patch)
@@ -18,7 +18,7 @@ def images_of(patches, shape, patch):
 
 
 def patch_embed_forward(images, weight, bias):
-    """One token a patch.
+    """Every patch becomes one token.
 
         y[n] = weight · flatten(patch n) + bias,   N = (H / P) · (W / P)
 

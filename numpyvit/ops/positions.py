@@ -1,4 +1,4 @@
-"""Position tables that are not learned. They are constants: what is added has no gradient of its own."""
+"""Position tables that are not learned. They are constants and have no gradient."""
 import numpy as np
 
 

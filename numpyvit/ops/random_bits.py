@@ -2,9 +2,9 @@
 
     bits = hash_combine(seed, epoch, image, layer, element),     u = uniform(bits) ∈ [0, 1)
 
-Whoever knows the integers gets the same bits, in any order, on any thread, after any restart: there is no generator
-state to lose. The mixing function is SplitMix64's finaliser (Steele, Lea, Flood 2014, "Fast splittable pseudorandom
-number generators", fig. 16, variant 13 of Stafford).
+Whoever knows the integers gets the same bits, in any order, on any thread, after any restart. There is no generator,
+and so no state that could be lost. The mixing function is SplitMix64's finaliser (Steele, Lea, Flood 2014, "Fast
+splittable pseudorandom number generators", fig. 16, variant 13 of Stafford).
 """
 import numpy as np
 
@@ -12,7 +12,7 @@ GOLDEN_GAMMA = 0x9E3779B97F4A7C15                                            # 2
 
 
 def mix(a):
-    """SplitMix64's finaliser: a bijection of 64-bit integers whose output bits look independent. a, any shape → uint64"""
+    """SplitMix64's finaliser: a bijection of 64-bit integers whose bits look independent.   (...) → (...) uint64"""
     z = np.atleast_1d(np.asarray(a, dtype=np.uint64))
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -20,7 +20,7 @@ def mix(a):
 
 
 def hash_combine(*parts):
-    """One 64-bit hash of several integers (scalars or broadcastable arrays, order matters) → uint64"""
+    """One 64-bit hash of several integers, which may be arrays that broadcast. Their order matters.   → uint64"""
     state = np.zeros(1, dtype=np.uint64)
     for part in parts:
         part = np.asarray(part)
@@ -36,7 +36,7 @@ def uniform(bits):
 
 
 def image_seeds(rng, batch):
-    """One 64-bit seed an image, from what a caller has: an int, a numpy Generator, or the seeds (B,) themselves."""
+    """A 64-bit seed for every image, from an int, a numpy Generator, or the seeds (B,) themselves.   → (B,) uint64"""
     if isinstance(rng, np.random.Generator):
         return rng.integers(0, 2**64, size=batch, dtype=np.uint64)
     if isinstance(rng, (int, np.integer)):

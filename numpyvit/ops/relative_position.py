@@ -3,12 +3,12 @@ import numpy as np
 
 
 def relative_position_index(M):
-    """Which row of the table serves query i and key j, two tokens of an M × M window.
+    """The row of the table that belongs to query i and key j, two tokens of an M × M window.
 
         index[i, j] = (rowᵢ − rowⱼ + M − 1) · (2M − 1) + (columnᵢ − columnⱼ + M − 1)
 
     → (M², M²) integers from 0 to (2M − 1)² − 1.   M = 2:  [[4,3,1,0], [5,4,2,1], [7,6,4,3], [8,7,5,4]]
-    A row of the table is an offset (Δrow, Δcolumn), each from 1 − M to M − 1; pairs with the same offset share it.
+    A row of the table stands for an offset (Δrow, Δcolumn), each from 1 − M to M − 1; pairs of one offset share it.
     """
     row, column = np.meshgrid(np.arange(M), np.arange(M), indexing="ij")     # the default, "xy", would swap the two
     row, column = row.ravel(), column.ravel()                                # (M²,), tokens in row-major order
@@ -32,7 +32,7 @@ def relative_position_bias_backward(dbias, cache):
     """dtable[o, h] = Σ dbias[h, i, j] over the pairs with index[i, j] = o
 
     An offset (Δrow, Δcolumn) is shared by (M − |Δrow|)(M − |Δcolumn|) pairs, so the adjoint of the look-up adds:
-    bincount per head. (np.add.at does the same, slower; dtable[index] += … would keep one pair of each offset.)
+    bincount for each head. (np.add.at does the same more slowly; dtable[index] += … would keep one pair an offset.)
     """
     index, (offsets, _) = cache
     pairs = index.ravel()                                                    # (M⁴,)

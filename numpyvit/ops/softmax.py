@@ -7,8 +7,8 @@ def softmax_forward(x):
 
         yⱼ = exp(xⱼ − max x) / Σₖ exp(xₖ − max x)
 
-    x (..., S)   →   y (..., S).   Subtracting the maximum changes nothing but the range: no exponent exceeds 0. An entry
-    of −inf gets exactly 0; a row needs one finite entry.
+    x (..., S)   →   y (..., S).   Subtracting the maximum leaves y as it is and keeps exponents at 0 or below. An entry
+    of −inf gets exactly 0; every row needs one finite entry.
     cache: y.
     torch.softmax(x, dim=-1)
     """
@@ -18,6 +18,6 @@ def softmax_forward(x):
 
 
 def softmax_backward(dy, cache):
-    """dx = y ⊙ (dy − Σⱼ dyⱼ yⱼ): the Jacobian diag(y) − y yᵀ, never formed"""
+    """dx = y ⊙ (dy − Σⱼ dyⱼ yⱼ).   This is the Jacobian diag(y) − y yᵀ times dy, without forming the Jacobian."""
     (y,) = cache
     return y * (dy - (dy * y).sum(axis=-1, keepdims=True))
