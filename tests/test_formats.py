@@ -115,8 +115,8 @@ def test_names_of_nobody(tmp_path):
 @pytest.mark.parametrize("family, format, fields, said", [
     ("vit", "microsoft", {}, "microsoft has no ViT"), ("cvt", "timm", {}, "timm has no CvT; expected numpyvit, microsoft, huggingface"),
     ("swin", "google", {}, "Google has no Swin"), ("vit", "flax", {}, "format: expected one of"),
-    ("vit", "huggingface", {"global_pool": "avg"}, "fc_norm"), ("vit", "huggingface", {"global_pool": "gap"}, "global_pool 'token'"),
-    ("vit", "huggingface", {"pos_embed": "sincos2d"}, "pos_embed 'learn'"), ("vit", "torchvision", {"global_pool": "avg"}, "fc_norm"),
+    ("vit", "huggingface", {"global_pool": "avg"}, "global_pool 'token'"), ("vit", "huggingface", {"global_pool": "gap"}, "global_pool 'token'"),
+    ("vit", "timm", {"norm_order": "post"}, "this model after them"), ("vit", "torchvision", {"global_pool": "avg"}, "fc_norm"),
     ("vit", "huggingface", {"representation_size": 6}, "representation_size 0"),
     ("cvt", "huggingface", {"qkv_method": "linear"}, "qkv_method 'dw_bn'"), ("cvt", "huggingface", {"depths": (1, 1)}, "stage 1"),
     ("swin", "huggingface", {"img_size": 8}, "keeps windows of 3 × 3"), ("swin", "torchvision", {"img_size": 8}, "stage 1 here (2 × 2)")])
@@ -125,6 +125,17 @@ def test_what_a_library_cannot_hold(tmp_path, family, format, fields, said):
         numpyvit.save_weights(model_of(family, **fields), tmp_path / "w.pth", format=format)
     assert said in str(caught.value), caught.value
     assert not (tmp_path / "w.pth").is_file()
+
+
+@pytest.mark.parametrize("pos_embed", ["sincos2d", "sinusoidal", "none"])
+@pytest.mark.parametrize("format, path", [("huggingface", "hf"), ("timm", "w.pth"), ("google", "w.npz")])
+def test_fixed_positions_are_written_as_a_table(tmp_path, format, path, pos_embed):
+    model = model_of("vit", dtype="float64", pos_embed=pos_embed)
+    said = numpyvit.save_weights(model, tmp_path / path, format=format)
+    assert any("were written as a table" in s for s in said)
+    again = numpyvit.load_model(tmp_path / path, num_heads=2, act="gelu", norm_eps=1e-6)
+    images = np.random.default_rng(0).standard_normal((2, 3, 12, 12))
+    np.testing.assert_allclose(again.forward(images)[0], model.forward(images)[0], rtol=0, atol=1e-12)
 
 
 def test_suffixes(tmp_path):

@@ -4,7 +4,7 @@ import dataclasses
 
 from ..errors import UserError
 from ..runs.recipe import Recipe
-from ..training.recipe import recipe_for, table
+from ..training.recipe import FINE_TUNE, recipe_for, table
 from .options import add_setting, positive
 
 
@@ -19,6 +19,9 @@ def add_commands(commands):
     p.add_argument("--out", metavar="DIR", help="folder of the run (default: the first free runs/MODEL-DATA-N)")
     p.add_argument("--resume", metavar="RUN", help="continue this run; what it does is in its config.json")
     p.add_argument("--threads", type=positive, metavar="N", help="default: one a core. Does not change the result")
+    p.add_argument("--fine-tune", choices=tuple(FINE_TUNE),
+                   help="with --init, the settings to begin with: adamw, for short runs (default), or the ViT paper's "
+                        "SGD without decay, at a higher resolution")
     groups = {}
     for f in dataclasses.fields(Recipe):
         group = groups.setdefault(f.metadata["group"], p.add_argument_group(f.metadata["group"]))
@@ -45,4 +48,9 @@ def train_or_resume(args):
         resume(args.resume, args.threads, given.get("data_dir"))
         return
     given["model_fields"] = dict(given.get("model_fields", []))
-    train(recipe_for(**given), args.out, args.threads)
+    if args.fine_tune and not given.get("init"):
+        raise UserError("--fine-tune: expected --init with the weights to begin with")
+    if given.get("init") and "model" not in given:
+        from ..training.start import model_of
+        given |= model_of(given["init"], given["model_fields"], finer=args.fine_tune == "paper")
+    train(recipe_for(fine_tune=args.fine_tune or "adamw", **given), args.out, args.threads)

@@ -1,21 +1,62 @@
-"""A finished or unfinished run as a classifier: its newest checkpoint, and what it says about images."""
+"""A run, or weights that another library wrote, as a classifier: a model, its classes, and how images are prepared."""
+import os
+
 import numpy as np
 
-from ..data import hold_out, load, normalise, read_image
+from ..data import hold_out, load, normalise
 from ..data.views import mean_logits
 from ..errors import UserError
 from ..module import pair
 from ..ops.softmax import softmax_forward
 from ..threads import Pool, evaluation_logits
-from ..weights import load_weights
+from ..weights import build, load_weights
+from ..weights.images import Preprocessing
+from ..weights.sources import IN_A_FOLDER, optional_json
 from .config import build_model, records_of
 from .folder import RunFolder
 
+BLOCK = 16                                                                   # images at a time, where no run says so
+
+
+def is_run(path):
+    """Whether path is the folder of a run, and not weights: a file, or a folder with a file of weights and no run."""
+    if not os.path.isdir(path):
+        return False
+    names = os.listdir(path)
+    return "checkpoints" in names or not any(name in names for name in IN_A_FOLDER)
+
+
+def load_model(path, dtype=None, **fields):
+    """The model of a run, of a file of weights, or of a Hugging Face folder, with its classes: model.predict(image).
+
+    dtype, fields: see numpyvit.weights.load_model; of a run nothing can be chosen.   Raises UserError.
+    """
+    if not is_run(path):
+        return build.load_model(path, dtype, **fields)
+    if fields or dtype:
+        what = ", ".join(fields) or "dtype"
+        raise UserError(f"{path}: a run's model is as config.json describes it; {what} cannot be chosen")
+    return Classifier(path).model
+
 
 class Classifier:
-    """The model of a run with the weights that count: the running average where the run keeps one, else the last."""
+    """A model with its classes. Of a run: with the weights that count, the running average where the run keeps one,
+    else the last. Of anything else: whatever load_model makes of it.
+    """
 
     def __init__(self, path):
+        self.path, self.run, self.config, self.block = os.fspath(path), None, None, BLOCK
+        if is_run(path) or not os.path.exists(path):
+            self.open_run(path)
+        else:
+            self.model = build.load_model(path)
+        self.classes = self.model.classes or [str(k) for k in range(self.model.config.num_classes)]
+        if self.model.preprocessing is None:
+            raise UserError(f"{path}: it does not say how images are prepared, and is no file of another library")
+        self.mean, self.std = (np.array(getattr(self.model.preprocessing, name)) for name in ("mean", "std"))
+
+    def open_run(self, path):
+        """The newest checkpoint of a run."""
         self.run = RunFolder(path)
         self.config = self.run.read_config()
         checkpoint = self.run.read_checkpoint()
@@ -28,8 +69,8 @@ class Classifier:
             self.step = self.config.plan.steps
         else:
             raise UserError(f"{path}: the run has no checkpoint yet; train on with --resume {path}")
-        self.classes = self.config.data.classes
-        self.mean, self.std = np.array(self.config.data.mean), np.array(self.config.data.std)
+        self.block = 2 * self.config.lanes.micro_batch
+        equip(self.model, self.config.data)
 
     def logits(self, images, threads=None, world=None, tta="none"):
         """images (n, C, H, W) uint8 → (n, K).   world: the ranks that share the work.   tta: whose views' logits are
@@ -38,18 +79,28 @@ class Classifier:
             def load_images(lo, hi):
                 return normalise(views[lo:hi], self.mean, self.std, self.model.dtype)
 
-            return evaluation_logits(self.model, len(views), load_images, block, pool, world)
+            return evaluation_logits(self.model, len(views), load_images, self.block, pool, world)
 
-        block = 2 * self.config.lanes.micro_batch
         with Pool(threads) as pool:
             return mean_logits(logits_of, images, tta)
 
     def predict(self, paths, tta="none"):
-        """PNG or JPEG files → class probabilities (n, K) float64. Raises UserError for one that cannot be read."""
-        side = pair(self.model.config.img_size)[0]
-        images = np.stack([read_image(path, side, self.model.config.in_chans) for path in paths])
+        """Image files → class probabilities (n, K) float64. Raises UserError for one that cannot be read."""
+        images = np.stack([self.model.preprocessing.pixels(path) for path in paths])
         probabilities, _ = softmax_forward(self.logits(images, tta=tta).astype(np.float64))
         return probabilities
+
+    def data_set(self, name, data_dir=None):
+        """A data set at the model's size. UserError where it has another number of classes or channels."""
+        H, W = pair(self.model.config.img_size)
+        if H != W:
+            raise UserError(f"img_size: the data sets have square images, the model takes {H} × {W}")
+        dataset = load(name, data_dir, H)
+        if len(dataset.classes) != len(self.classes) or dataset.test.images.shape[1] != len(self.mean):
+            channels = dataset.test.images.shape[1]
+            raise UserError(f"{self.path} tells {len(self.classes)} classes in {len(self.mean)} channels, "
+                            f"{dataset.name} has {len(dataset.classes)} in {channels}")
+        return dataset
 
     def split(self, name, data_dir=None):
         """"test", or the "val" images that the run held out: → images (n, C, H, W) uint8, labels (n,)"""
@@ -64,6 +115,13 @@ class Classifier:
         if not len(labels):
             raise UserError(f"{self.run.path}: the run held out no validation images (--val 0); use --split test")
         return images[:], labels
+
+
+def equip(model, data):
+    """Give a model the classes and the normalisation of a run's DataEntry."""
+    model.classes = list(data.classes)
+    size = pair(model.config.img_size)
+    model.preprocessing = Preprocessing(size, "fit", 1.0, "bicubic", data.mean, data.std, "the run")
 
 
 def confusion_matrix(labels, predicted, K):

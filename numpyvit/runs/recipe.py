@@ -41,6 +41,11 @@ class Recipe:
     seed: int = setting(0, "decides weights, order, augmentation, dropout and the validation split", "model",
                         least=0, below=2**63)
 
+    init: str | None = setting(None, "begin with these weights: a run, a file of weights or a folder of Hugging Face",
+                               "model", later=True)
+    freeze: str = setting("", "parameters that keep their values, by patterns such as 'patch_embed*,blocks.0.*'",
+                          "model", later=True)
+
     data: str = setting("auto", f"{', '.join(('auto', *TABLE))}:ROOT; auto is cifar10 if it can be had, else shapes",
                         "data")
     data_dir: str | None = setting(None, "where the files of the data set are", "data")

@@ -12,6 +12,7 @@ from ..runs.folder import FollowedRun, RunFolder
 from . import interrupts, plan, prepare, ranks, results
 from .progress import Progress
 from .reference import reference_accuracy
+from .start import start_from
 from .trainer import Trainer
 
 CHECKPOINT_SECONDS = 60.0                                                    # at least so often …
@@ -31,6 +32,9 @@ def train(recipe, out=None, threads=None, console=None):
     def begin(world, progress, threads, held):
         dataset = prepare.load_dataset(recipe, progress)
         model = prepare.new_model(recipe, dataset, world)
+        if recipe.init:
+            for sentence in start_from(recipe.init, model, dataset.classes):
+                progress.say(sentence)
         run = prepare.free_folder(out, f"{recipe.model}-{dataset.name}")
         config = prepare.new_config(recipe, dataset, model)
         trainer = Trainer(run, config, dataset, model, threads, progress, world)

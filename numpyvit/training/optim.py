@@ -1,4 +1,5 @@
 """Optimisers over a model's flat vector: groups of parameters, clipping by global norm, an average of the weights."""
+import fnmatch
 import math
 from typing import NamedTuple
 
@@ -38,11 +39,12 @@ class Optimizer:
     lr_rest       share of the learning rate for the parameters that the kind's first rule leaves over (Muon, to AdamW)
     settings      those of the kind's rules, such as beta2, where they are not to be the table's
     world         the Ranks that train the model together
+    freeze        patterns of names, divided by commas, whose parameters keep their values and have no gradient
     Raises UserError for an unknown kind or setting, and for a number out of its range.
     """
 
     def __init__(self, model, kind="adamw", weight_decay=0.05, clip_norm=0.0, ema_decay=0.0, world=ALONE, lr_rest=1.0,
-                 **settings):
+                 freeze="", **settings):
         if kind not in OPTIMIZERS:
             fail("optimizer", f"one of {', '.join(OPTIMIZERS)}", shown(kind))
         known = optimizer_settings(kind)
@@ -56,7 +58,8 @@ class Optimizer:
         check_number("ema_decay", ema_decay, least=0, below=1)
         check_number("lr_rest", lr_rest, above=0)
         self.model, self.clip_norm, self.ema_decay = model, clip_norm, ema_decay
-        self.groups = parameter_groups(model, OPTIMIZERS[kind], weight_decay, lr_rest)
+        self.frozen = frozen_ranges(model, freeze)
+        self.groups = parameter_groups(model, OPTIMIZERS[kind], weight_decay, lr_rest, self.frozen)
         matrices = [(group.start, group.end) for group in self.groups if group.shape]
         self.ranges = Ranges(world, model.flat.size, matrices)
         lo, hi = self.ranges.lo, self.ranges.hi
@@ -71,6 +74,8 @@ class Optimizer:
 
         Not finite if any element is not.
         """
+        for start, end in self.frozen.values():
+            self.model.flat_grad[start:end] = 0
         first, end = self.ranges.chunks
         own, sums = self.model.flat_grad[first * CHUNK:end * CHUNK], self.sums[first:end]
 
@@ -147,21 +152,43 @@ class Optimizer:
                 self.ranges.world.bcast(array)
 
 
-def parameter_groups(model, rules, weight_decay, lr_rest=1.0):
+def frozen_ranges(model, freeze):
+    """{name: (start, end)} of the parameters that fit one of the patterns, as of files, which commas divide.
+
+    Raises UserError for a pattern that no name fits, and where nothing would be left to train.
+    """
+    patterns = [pattern.strip() for pattern in freeze.split(",") if pattern.strip()]
+    layout = list(model.layout())
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(name, pattern) for name, *_ in layout):
+            fail("freeze", f"patterns of names such as {layout[0][0]} and {layout[-1][0]}", shown(pattern))
+    frozen = {name: (start, end) for name, _, start, end in layout
+              if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)}
+    if len(frozen) == len(layout):
+        fail("freeze", "patterns that leave something to train", shown(freeze))
+    return frozen
+
+
+def parameter_groups(model, rules, weight_decay, lr_rest=1.0, frozen=()):
     """[Group, …] of all parameters, in the order of the flat vector; a parameter follows the first rule that takes it.
 
     Neighbours of one rule and decay are one group; a matrix for a rule of matrices is a group of its own.
+    frozen: names of parameters that belong to no group.
     """
-    groups, hidden = [], hidden_matrices(model)
+    groups, hidden, cut = [], hidden_matrices(model), False
     for name, p, start, end in model.layout():
+        if name in frozen:
+            cut = True                                                       # no group reaches over these
+            continue
         rule = next(rule for rule in rules if not rule.matrices or name in hidden)
         decay, share = float(weight_decay) if p.decay else 0.0, 1.0 if rule is rules[0] else float(lr_rest)
         if rule.matrices:
             groups.append(Group(rule, decay, share, start, end, (p.shape[0], p.size // p.shape[0])))
-        elif groups and groups[-1][:3] == (rule, decay, share):
+        elif groups and groups[-1][:3] == (rule, decay, share) and not cut:
             groups[-1] = groups[-1]._replace(end=end)
         else:
             groups.append(Group(rule, decay, share, start, end))
+        cut = False
     return groups
 
 

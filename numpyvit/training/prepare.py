@@ -80,7 +80,7 @@ def new_config(recipe, dataset, model):
     if dataset.val is not None and recipe.val is not None:
         raise UserError(f"val: the data set has {len(dataset.val)} validation images of its own; leave --val out")
     kept, _, watched = hold_out(dataset, val, recipe.seed)
-    mean, std = channel_statistics(dataset.train.images)
+    mean, std = normalisation(model, dataset.train.images)
     return RunConfig(
         recipe,
         ModelEntry(model_config(recipe.model)[0], dataclasses.asdict(model.config), model.num_parameters()),
@@ -89,6 +89,14 @@ def new_config(recipe, dataset, model):
                   train=len(kept), val=len(watched), test=len(dataset.test)),
         LanesEntry(recipe.shards, recipe.micro_batch or default_micro_batch(model), "tree"),
         versions=versions(), command=" ".join(sys.argv[1:]), started=time.strftime("%Y-%m-%d %H:%M:%S"))
+
+
+def normalisation(model, images):
+    """(mean, std) of every channel (C,): as the weights expect that the model began with, else of these images."""
+    expected = model.preprocessing
+    if expected is not None and len(expected.mean) == images.shape[1]:
+        return np.array(expected.mean), np.array(expected.std)
+    return channel_statistics(images)
 
 
 def versions():

@@ -27,10 +27,17 @@ SETTINGS = {
     "cvt_nano_32": MUON,
     "swin_nano_patch4_window4_32": MUON,
 }
+# Settings of runs that begin with weights. "paper": Dosovitskiy et al. 2021, appendix B.1.1, and their code's rate.
+FINE_TUNE = {
+    "adamw": {"optimizer": "adamw", "lr": 3e-4, "schedule": "cosine", "clip_norm": 1.0, "beta2": 0.999},
+    "paper": {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.0, "schedule": "cosine", "lr": 0.03,
+              "warmup": 0.05, "batch_size": 512, "clip_norm": 1.0, "label_smoothing": 0.0},
+}
 
 
-def recipe_for(family="vit", **given):
+def recipe_for(family="vit", fine_tune="adamw", **given):
     """The recipe with all that the user gave; given: names of settings → values.   family: unless a model is given
+    fine_tune: a name in FINE_TUNE, whose settings a run has that begins with weights (init).
 
     A family's name alone stands for the preset that the run's length chooses; a preset has the same settings when it is
     named. A family's name with model_fields is the family as these describe it. Raises UserError.
@@ -42,8 +49,11 @@ def recipe_for(family="vit", **given):
         given["data"], given["data_dir"] = "folder", given["data"].removeprefix("folder:")
     if not {"minutes", "epochs", "steps"} & {name for name, value in given.items() if value is not None}:
         given["minutes"] = MINUTES
-    if given.get("data") == "shapes" and given.get("model", SHAPES["model"]) == SHAPES["model"]:
+    shapes = given.get("data") == "shapes" and given.get("model", SHAPES["model"]) == SHAPES["model"]
+    if shapes and not given.get("init"):
         settings = SHAPES
+    elif given.get("init"):
+        settings = FINE_TUNE[fine_tune]
     else:
         if not (given.get("model") in LENGTHS and given.get("model_fields")):
             given["model"] = preset_for(given.get("model", family), given.get("minutes") or MINUTES)

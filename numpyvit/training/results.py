@@ -4,6 +4,7 @@ import time
 
 from ..files.atomic import write_atomic
 from ..runs import curves
+from ..runs.classifier import equip
 from ..weights import save_weights
 from .progress import clock
 
@@ -25,6 +26,7 @@ def finish(trainer):
     seconds = run.position.seconds + time.monotonic() - started
     trainer.progress.end()
     first = trainer.world.rank == 0
+    equip(trainer.model, data)
     with trainer.averaged_weights():
         if first:
             save_weights(trainer.model, run.file("weights.safetensors"))

@@ -150,7 +150,7 @@ def new_optimizer(model, recipe, world=ALONE):
     """The recipe's Optimizer of the model."""
     settings = {name: getattr(recipe, name) for name in optimizer_settings(recipe.optimizer)}
     return Optimizer(model, recipe.optimizer, recipe.weight_decay, recipe.clip_norm, recipe.ema, world, recipe.lr_rest,
-                     **settings)
+                     recipe.freeze, **settings)
 
 
 def check_ranks(config, size):

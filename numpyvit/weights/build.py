@@ -1,8 +1,12 @@
 """A model from a file or folder alone: its config from the JSON or the shapes there, its classes, and how it sees
 images.
 """
+import dataclasses
 import math
 import os
+from typing import NamedTuple
+
+import numpy as np
 
 from ..checks import plain
 from ..errors import UserError
@@ -12,15 +16,17 @@ from .huggingface import read_classes, read_config, read_preprocessor
 from .images import Preprocessing, usual_preprocessing
 from .infer import infer_config
 from .load import fill, stored_json, understand
+from .recognise import Recognised
 from .sources import read_source
 
 MAX_SIDE = 4096                                                              # pixels of a model that a file describes
 ROOM = 1 << 24                                                               # parameters that a file need not hold
 
 
-def load_model(path, dtype="float32", **fields):
+def load_model(path, dtype=None, **fields):
     """The model of a file or folder of weights, ready to classify: model.predict(image).
 
+    dtype: that of the file's tensors unless given, float32 or float64.
     path: a file of this library, a folder of Hugging Face, or any file that load_weights reads; there the config is
     inferred from the shapes and the library's habits.   fields: of the family's config that are known better, such as
     num_heads, or that shall be different, such as img_size (tables of positions are resized) and act. The model's
@@ -34,38 +40,63 @@ def load_model(path, dtype="float32", **fields):
         raise UserError(f"{path}: {error}") from None
 
 
+class Description(NamedTuple):
+    """What a Source says about its model.   classes: names or None;  notes: what was assumed, in sentences"""
+    found: Recognised
+    family: str
+    config: object
+    classes: list | None
+    preprocessing: Preprocessing | None
+    notes: list
+
+
 def build(source, dtype, given):
     """load_model after reading: a Source and the fields that the caller gave   →   model"""
+    found, family, config, classes, preprocessing, notes = describe(source, given)
+    if classes is not None and len(classes) != config.num_classes:
+        raise UserError(f"expected the names of its {config.num_classes} classes, got {len(classes)}")
+    if dtype is None:
+        dtype = "float64" if any(a.dtype == np.float64 for a in found.tensors.values()) else "float32"
+    model = checked_model(family, config, found.tensors, dtype)
+    model.notes = notes + fill(model, source)
+    model.classes, model.preprocessing = classes, preprocessing
+    return model
+
+
+def describe(source, given):
+    """The config, classes and preprocessing that belong to a Source; given: fields that the caller knows better."""
     found, config = understand(source)
-    sentences, classes, preprocessing = [], read_classes(source.config), None
+    notes, classes, preprocessing = [], read_classes(source.config), None
     if found.format == "numpyvit":
         family, classes = found.family, stored_json(source.metadata, "classes", list)
         fields = {name: tuple(v) if isinstance(v, list) else v for name, v in config.items()}
         preprocessing = stored_preprocessing(source.metadata)
     elif "model_type" in source.config:
-        family, fields, sentences = read_config(source.config)
+        family, fields, notes = read_config(source.config)
         if family != found.family:
             raise UserError(f"config.json is of a {family}, the weights are a {found.title}")
-        fields |= {"num_classes": len(classes)} if classes else classes_of(found.tensors)
+        if "num_classes" not in given:
+            fields |= {"num_classes": len(classes)} if classes else classes_of(found.tensors)
     else:
         family = found.family
         fields = infer_config(found.format, family, found.tensors, found.known | given) | found.known
     if family == "cvt":
         fields.setdefault("img_size", 224)
-    fields |= given
     try:
-        _, config = model_config(family, **fields)
+        _, config = model_config(family, **fields | given)
     except ValueError as error:                                              # a UserError is one, too
         raise UserError(str(error)) from None
     size = pair(config.img_size)
     preprocessing = preprocessing or read_preprocessor(source.preprocessor, source.config, size)
     if preprocessing is None and found.format != "numpyvit":
         preprocessing = usual_preprocessing(found.format, family, size, config.in_chans)
-    model = checked_model(family, config, found.tensors, dtype)
-    model.notes = sentences + fill(model, source)
-    model.classes = check_classes(classes, config.num_classes, found.format != "numpyvit")
-    model.preprocessing = preprocessing
-    return model
+    if preprocessing is not None and preprocessing.size != size:
+        preprocessing = dataclasses.replace(preprocessing, size=size)
+    if classes is None and found.format != "numpyvit" and config.num_classes == 1000:
+        classes = imagenet_classes()
+    if classes is not None and not all(isinstance(name, str) for name in classes):
+        raise UserError("expected texts as the names of its classes")
+    return Description(found, family, config, classes, preprocessing, notes)
 
 
 def classes_of(tensors):
@@ -90,15 +121,6 @@ def checked_model(family, config, tensors, dtype="float32"):
     if wanted > 2 * numbers + ROOM:
         raise UserError(f"its config calls for {wanted:,} parameters, its tensors hold {numbers:,} numbers")
     return cls(config, seed=None, dtype=dtype)
-
-
-def check_classes(classes, num_classes, published):
-    """Names of the classes, or None. ImageNet's where a file of another library has 1000 classes without names."""
-    if classes is None and published and num_classes == 1000:
-        return imagenet_classes()
-    if classes is not None and (len(classes) != num_classes or not all(isinstance(name, str) for name in classes)):
-        raise UserError(f"expected the names of its {num_classes} classes, got {len(classes)}")
-    return classes
 
 
 def imagenet_classes():

@@ -101,7 +101,6 @@ def write_config(model, family, classes=None):
     model.
     """
     c = model.config
-    check_expressible(c, family)
     written = {"architectures": [f"{CLASSES[family]}ForImageClassification"], "model_type": family}
     written |= {there: getattr(c, here) for here, there, _ in FIELDS[family]}
     if family == "vit":
@@ -123,8 +122,7 @@ def write_config(model, family, classes=None):
 
 def check_expressible(config, family):
     """UserError where transformers cannot compute what the model does."""
-    needs = {"vit": {"global_pool": "token", "pos_embed": "learn", "norm_order": "pre", "representation_size": 0,
-                     "stem_widths": ()},
+    needs = {"vit": {"global_pool": "token", "norm_order": "pre", "representation_size": 0, "stem_widths": ()},
              "swin": {}, "cvt": {"qkv_method": "dw_bn", "norm_eps": 1e-5}}
     for field, needed in needs[family].items():
         if getattr(config, field, needed) != needed:

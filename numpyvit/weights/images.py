@@ -57,14 +57,16 @@ class Preprocessing:
 
     def __call__(self, image, dtype="float32"):
         """A path, a Pillow image, or an array (H, W), (H, W, C) or (C, H, W) uint8   →   (C, H, W) for the model"""
+        mean, std = (np.array(values)[:, None, None] for values in (self.mean, self.std))
+        return ((self.pixels(image) / 255.0 - mean) / std).astype(dtype)
+
+    def pixels(self, image):
+        """As __call__, without the normalisation.   →   (C, H, W) uint8"""
         channels = len(self.mean)
         if isinstance(image, (str, os.PathLike)):
-            pixels, _ = read_fitted(image, max(self.resized_to()), channels, self.fit)
-        else:
-            pixels = np.asarray(self.fit(as_pillow(image, channels)), np.uint8)
-            pixels = pixels.reshape(*self.size, channels).transpose(2, 0, 1)
-        mean, std = (np.array(values)[:, None, None] for values in (self.mean, self.std))
-        return ((pixels / 255.0 - mean) / std).astype(dtype)
+            return read_fitted(image, max(self.resized_to()), channels, self.fit)[0]
+        pixels = np.asarray(self.fit(as_pillow(image, channels)), np.uint8)
+        return np.ascontiguousarray(pixels.reshape(*self.size, channels).transpose(2, 0, 1))
 
     def resized_to(self):
         """(H, W) before the middle is cut out, of an image with the ratio of size."""

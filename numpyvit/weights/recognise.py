@@ -126,6 +126,12 @@ def rename(model, family, format):
         raise UserError(f"format: {TITLES[format]} has no {FAMILY_TITLES[family]}; expected numpyvit, "
                         f"{', '.join(others)}")
     state, config = model.state_dict(), model.config
+    if family == "vit":
+        if config.norm_order != "pre":
+            raise UserError(f"format: {TITLES[format]}'s ViT normalises before each branch, this model after them")
+        if "pos_embed" not in state:                                         # what they learn may as well be fixed
+            fixed, N = model.fixed_positions, config.grid[0] * config.grid[1] + (config.global_pool == "token")
+            state["pos_embed"] = fixed if fixed is not None else np.zeros((1, N, config.embed_dim), model.dtype)
 
     def num_heads(values):
         return config.num_heads                                              # only flax's tables ask, which are of ViT

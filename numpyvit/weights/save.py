@@ -9,7 +9,7 @@ from ..files.npz import write_npz
 from ..files.pth import write_pth
 from ..files.safetensors import write_tensors
 from ..module import pair
-from .huggingface import write_config, write_preprocessor
+from .huggingface import check_expressible, write_config, write_preprocessor
 from .images import usual_preprocessing
 from .load import FORMAT, describe_model, family_of
 from .recognise import TITLES, differences, rename
@@ -33,8 +33,12 @@ def save_weights(model, path, format="numpyvit"):
     if format == "numpyvit":
         write_tensors(path, model.state_dict(), {"format": FORMAT, **describe_model(model), **describe_use(model)})
         return []
+    if format == "huggingface":
+        check_expressible(model.config, family)
     tensors = rename(model, family, format)
     sentences = differences(format, family, model.config)
+    if getattr(model.config, "pos_embed", "learn") != "learn":
+        sentences.append(f"the model's {model.config.pos_embed} positions were written as a table, as if learned")
     check_windows(format, family, model.config)
     if format == "huggingface":
         write_folder(model, family, path, tensors)
