@@ -23,7 +23,9 @@ def is_run(path):
     if not os.path.isdir(path):
         return False
     names = os.listdir(path)
-    return "checkpoints" in names or not any(name in names for name in IN_A_FOLDER)
+    if "checkpoints" in names or not any(name in names for name in IN_A_FOLDER):
+        return True
+    return "recipe" in optional_json(os.path.join(path, "config.json"))
 
 
 def load_model(path, dtype=None, **fields):

@@ -27,8 +27,8 @@ def model_of(path, given, finer=False):
             config = describe(read_source(path), {"num_classes": 1, **given}).config
         except UserError as error:
             raise UserError(f"{path}: {error}") from None
-    family = next(name for name, (kind, _) in FAMILIES.items() if type(config) is kind)
-    usual = FAMILIES[family][0]()
+    family = next(name for name, about in FAMILIES.items() if type(config) is about.config)
+    usual = FAMILIES[family].config()
     own = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)
            if f.name not in ("num_classes", "in_chans", "representation_size", *RATES)}
     if finer:

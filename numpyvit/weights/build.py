@@ -116,7 +116,7 @@ def checked_model(family, config, tensors, dtype="float32"):
     numbers = sum(math.prod(array.shape) for array in tensors.values())
     if max(pair(config.img_size)) > MAX_SIDE or depth > len(tensors) or windows > 1 << 26:
         raise UserError(f"a config with img_size {plain(config.img_size)} and {depth} blocks is not of these weights")
-    cls = FAMILIES[family][1]
+    cls = FAMILIES[family].model
     wanted = cls(config, materialise=False).num_parameters()
     if wanted > 2 * numbers + ROOM:
         raise UserError(f"its config calls for {wanted:,} parameters, its tensors hold {numbers:,} numbers")
