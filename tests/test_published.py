@@ -148,7 +148,7 @@ def test_classes():
 def test_only_digits_are_not_mirrored_and_their_recipes_say_so():
     for row in registry.TABLE.values():
         assert row.mirrored == (row.name not in ("mnist", "svhn"))
-        assert (row.recipe.get("flip") == "none") == (not row.mirrored)
+        assert (registry.recipe_defaults(row.name).get("flip") == "none") == (not row.mirrored)
 
 
 # Found, downloaded, read.

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import numpyvit
-from numpyvit.data.views import VIEWS, View, look, mean_logits
+from numpyvit.data.views import VIEWS, Looks, View, look, mean_logits
 from numpyvit.errors import UserError
 
 
@@ -32,15 +32,25 @@ def test_weights_add_up_and_each_view_has_its_mirror_image():
 def test_the_mean_over_views_is_the_sum_of_its_parts(tta):
     model = numpyvit.create_model("vit", img_size=8, patch_size=4, embed_dim=12, depth=1, num_heads=2, num_classes=3, dtype="float64")
     images = np.random.default_rng(1).normal(size=(4, 3, 8, 8))
-    logits, seen = mean_logits(lambda x: model.forward(x)[0], images, tta), []
+    logits, seen = mean_logits(lambda looks: model.forward(looks[:])[0], images, tta), []
     for view in VIEWS[tta]:
         seen.append(model.forward(look(images, view))[0] * view.weight)
     np.testing.assert_allclose(logits, np.sum(seen, axis=0), rtol=1e-13)
     assert (tta == "none") == np.array_equal(logits, model.forward(images)[0])
     if tta != "none":                                                        # blind to left and right
-        np.testing.assert_allclose(mean_logits(lambda x: model.forward(x)[0], images[..., ::-1], tta), logits, rtol=1e-12)
+        np.testing.assert_allclose(mean_logits(lambda looks: model.forward(looks[:])[0], images[..., ::-1], tta), logits, rtol=1e-12)
 
 
 def test_an_unknown_name_is_refused():
     with pytest.raises(UserError, match="tta: expected one of none, mirror, shifts, got 'both'"):
         mean_logits(None, None, "both")
+
+
+def test_views_are_made_a_block_at_a_time():
+    """Images in a file larger than memory stay there: no view of all of them is ever made."""
+    images = np.random.default_rng(2).integers(0, 256, (7, 1, 6, 6), dtype=np.uint8)
+    for view in VIEWS["shifts"]:
+        looks = Looks(images, view)
+        assert len(looks) == 7
+        for lo, hi in ((0, 2), (2, 7), (6, 9)):
+            np.testing.assert_array_equal(looks[lo:hi], look(images, view)[lo:hi])

@@ -14,7 +14,7 @@ class Row:
     loader      FILE.FUNCTION in this folder
     classes     how many; None where the files say so
     mirrored    whether an image that is mirrored left to right still shows its class: an object does, a digit does not
-    recipe      settings that a recipe takes from the data set unless the user gives others: {name: value}
+    recipe      further settings that the data set asks of a recipe: {name: value}
     """
     name: str
     loader: str
@@ -29,14 +29,13 @@ class Row:
         return getattr(module, function)(data_dir=data_dir, img_size=img_size, download=download, progress=progress)
 
 
-NOT_MIRRORED = {"flip": "none"}
 TABLE = {row.name: row for row in (
     Row("cifar10", "cifar10.load", 10),
     Row("cifar100", "cifar100.load", 100),
     Row("cifar100-coarse", "cifar100.load_coarse", 20),
-    Row("mnist", "mnist.load", 10, mirrored=False, recipe=NOT_MIRRORED),
+    Row("mnist", "mnist.load", 10, mirrored=False),
     Row("fashion-mnist", "fashion_mnist.load", 10),
-    Row("svhn", "svhn.load", 10, mirrored=False, recipe=NOT_MIRRORED),
+    Row("svhn", "svhn.load", 10, mirrored=False),
     Row("shapes", "shapes.load", 10),
     Row("folder", "folder.load", None),
 )}
@@ -89,7 +88,10 @@ def load_auto(data_dir, img_size, download, progress):
 
 def recipe_defaults(name):
     """The settings that the data set asks of a recipe, unless the user gives others.   → {name: value}"""
-    return {} if name == "auto" else find_row(name).recipe
+    if name == "auto":
+        return {}
+    row = find_row(name)
+    return {**({} if row.mirrored else {"flip": "none"}), **row.recipe}
 
 
 def find_row(name):

@@ -37,14 +37,25 @@ def look(images, view):
     return np.ascontiguousarray(images)
 
 
-def mean_logits(logits_of, images, tta="none"):
-    """Σ weight · logits of the view, over all views.   images (n, C, H, W)   logits_of(images) → (n, K)   →   (n, K)
+class Looks:
+    """The view of each image, made of a block of images when the block is asked for: looks[lo:hi], len(looks)."""
 
-    tta: a name in VIEWS. Raises UserError for another one.
+    def __init__(self, images, view):
+        self.images, self.view = images, view
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, block):
+        return look(self.images[block], self.view)
+
+
+def mean_logits(logits_of, images, tta="none"):
+    """Σ weight · logits of the view, over all views.
+
+    images (n, C, H, W)   logits_of(Looks of n images) → (n, K)   tta: a name in VIEWS   →   (n, K)
+    Images may be more than memory holds, where logits_of asks for a block at a time. Raises UserError for another name.
     """
     if tta not in VIEWS:
         raise UserError(f"tta: expected one of {', '.join(VIEWS)}, got {tta!r}")
-    def seen(view):
-        """The view; images that are read from a file stay there where they are seen as they are."""
-        return images if view._replace(weight=1.0) == View() else look(images[:], view)
-    return sum(view.weight * logits_of(seen(view)) for view in VIEWS[tta])
+    return sum(view.weight * logits_of(Looks(images, view)) for view in VIEWS[tta])

@@ -64,7 +64,7 @@ def recipe_for(family="vit", fine_tune="adamw", **given):
     if kind != settings.get("optimizer", kind):                              # another optimiser needs other numbers
         settings = {}
     optimizer = optimizer_settings(kind) if kind in OPTIMIZERS else {}
-    return Recipe(**{**optimizer, **recipe_defaults(given.get("data", "auto")), **settings, **given})
+    return Recipe(**{**optimizer, **settings, **recipe_defaults(given.get("data", "auto")), **given})
 
 
 def preset_for(model, minutes):
