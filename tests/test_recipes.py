@@ -1,5 +1,6 @@
 """The tables of recipes: a family and a length choose a net, a net chooses its settings, and help shows both."""
 import json
+from pathlib import Path
 
 import pytest
 
@@ -57,6 +58,11 @@ def test_help_shows_the_table(capsys):
     for rows in LENGTHS.values():
         assert all(preset in shown for _, preset in rows)
     assert options.TTA == tuple(VIEWS)
+
+
+def test_the_page_shows_the_table():
+    page = Path(loop.__file__).with_name("README.md").read_text()
+    assert "\n".join(table()) in page
 
 
 def test_runs_of_before_lack_the_new_settings():

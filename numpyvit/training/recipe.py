@@ -18,11 +18,12 @@ LENGTHS = {
     "cvt": ((math.inf, "cvt_nano_32"),),
     "swin": ((math.inf, "swin_nano_patch4_window4_32"),),
 }
-MUON = {"optimizer": "muon", "lr": 6e-3, "lr_rest": 0.25}
+MUON = {"optimizer": "muon", "lr": 3e-3, "lr_rest": 0.5}
+MUON_STEM = MUON | {"lr": 6e-3, "lr_rest": 0.25}
 SMALL_FIRST = {"small_size": 24, "small_share": 0.6}
 SETTINGS = {
-    "vit_nano_conv_32": MUON | SMALL_FIRST,
-    "vit_mini_conv_32": MUON | SMALL_FIRST,
+    "vit_nano_conv_32": MUON_STEM | SMALL_FIRST,
+    "vit_mini_conv_32": MUON_STEM | SMALL_FIRST,
     "vit_nano_patch4_32": MUON,
     "cvt_nano_32": MUON,
     "swin_nano_patch4_window4_32": MUON,
