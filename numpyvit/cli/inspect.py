@@ -31,25 +31,28 @@ def run_summary(args):
 def add_models(commands):
     """Add the command models."""
     p = commands.add_parser("models", help="list the presets",
-                            description="List the presets: image size, parameters, forward GFLOPs.")
+                            description="List the presets: image size, parameters, multiply-adds of a forward pass, as "
+                                        "numpyvit summary counts them.")
     p.add_argument("pattern", nargs="?", default="*", help="of names, such as 'vit*32'")
     p.set_defaults(run=run_models)
 
 
 def run_models(args):
     """Print the presets that match."""
-    from ..inspection.flops import forward_flops
+    from ..inspection.flops import multiply_adds
+    from ..inspection.summary import amount
     from ..models import count_parameters, list_models, model_config
     from ..module import pair
     names = list_models(args.pattern)
     if not names:
         raise ValueError(f"no model matches {args.pattern!r}; numpyvit models lists all")
     width = max(map(len, names))
-    print(f"{'model':<{width}}  {'image':>9}  {'parameters':>12}  {'GFLOP':>8}")
+    print(f"{'model':<{width}}  {'image':>9}  {'parameters':>12}  {'multiply-adds':>13}")
     for name in names:
         family, config = model_config(name)
-        size, flops = "×".join(map(str, pair(config.img_size))), forward_flops(family, config) / 1e9
-        print(f"{name:<{width}}  {size:>9}  {count_parameters(name):>12,}  {f'{flops:.3f}' if flops else '-':>8}")
+        size = "×".join(map(str, pair(config.img_size)))
+        macs = amount(multiply_adds(family, config), 1000, "", "k", "M", "G", "T")
+        print(f"{name:<{width}}  {size:>9}  {count_parameters(name):>12,}  {macs:>13}")
 
 
 def add_gradcheck(commands):

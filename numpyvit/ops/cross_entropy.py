@@ -12,6 +12,8 @@ def cross_entropy_forward(logits, targets, label_smoothing=0.0):
     Szegedy et al. 2016, section 7 (label smoothing s).  torch.nn.functional.cross_entropy
     """
     B, K = logits.shape
+    if np.shape(targets) not in ((B,), (B, K)):
+        raise ValueError(f"targets: expected labels ({B},) or soft targets ({B}, {K}), got shape {np.shape(targets)}")
     shifted = logits - logits.max(axis=-1, keepdims=True)
     log_p = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))    # (B, K)
     t = soft_targets(targets, K, logits.dtype, label_smoothing)
@@ -29,6 +31,8 @@ def soft_targets(targets, K, dtype, label_smoothing=0.0):
     """Labels (B,) or soft targets (B, K) → t (B, K) = (1 − s) · target + s / K"""
     targets = np.asarray(targets)
     if targets.ndim == 1:
+        if targets.dtype.kind not in "iu" or (targets.size and not (0 <= targets.min() and targets.max() < K)):
+            raise ValueError(f"targets: expected whole numbers from 0 to {K - 1}, got {targets.dtype} {targets[:5].tolist()}")
         targets = np.eye(K, dtype=dtype)[targets]                            # one-hot rows
     s = float(label_smoothing)
     return (targets * (1 - s) + s / K).astype(dtype, copy=False)

@@ -39,10 +39,10 @@ def image_seeds(rng, batch):
     """A 64-bit seed for every image, from an int, a numpy Generator, or the seeds (B,) themselves.   → (B,) uint64"""
     if isinstance(rng, np.random.Generator):
         return rng.integers(0, 2**64, size=batch, dtype=np.uint64)
-    if isinstance(rng, (int, np.integer)):
+    if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool) and -2**63 <= rng < 2**63:
         return hash_combine(int(rng), np.arange(batch))
     seeds = np.asarray(rng)
     if seeds.dtype != np.uint64 or seeds.shape != (batch,):
-        raise ValueError(f"rng: expected an int, a numpy Generator or {batch} uint64 seeds, got {type(rng).__name__} "
-                         f"of dtype {seeds.dtype} and shape {seeds.shape}")
+        raise ValueError(f"rng: expected an int of at most 64 bits, a numpy Generator or {batch} uint64 seeds, got "
+                         f"{type(rng).__name__} of dtype {seeds.dtype} and shape {seeds.shape}")
     return seeds
