@@ -90,7 +90,7 @@ def test_train_evaluate_predict(finished, images, capsys):
 def test_models_lists_presets(capsys):
     assert cli.main(["models", "vit_tiny*"]) == 0
     out = capsys.readouterr().out
-    assert "vit_tiny_patch16_224" in out and "5,717,416" in out and "224×224" in out and "2.507" in out and "swin" not in out
+    assert "vit_tiny_patch16_224" in out and "5,717,416" in out and "224×224" in out and "1.25 G" in out and "swin" not in out
     assert cli.main(["models"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1 + len(PRESETS)
 

@@ -32,7 +32,8 @@ def soft_targets(targets, K, dtype, label_smoothing=0.0):
     targets = np.asarray(targets)
     if targets.ndim == 1:
         if targets.dtype.kind not in "iu" or (targets.size and not (0 <= targets.min() and targets.max() < K)):
-            raise ValueError(f"targets: expected whole numbers from 0 to {K - 1}, got {targets.dtype} {targets[:5].tolist()}")
+            got = f"{targets.dtype} {targets[:5].tolist()}"
+            raise ValueError(f"targets: expected whole numbers from 0 to {K - 1}, got {got}")
         targets = np.eye(K, dtype=dtype)[targets]                            # one-hot rows
     s = float(label_smoothing)
     return (targets * (1 - s) + s / K).astype(dtype, copy=False)
