@@ -111,7 +111,9 @@ def test_two_downloads_at_once(target):
 
 FETCH = """
 import resource, sys
+from numpyvit.files import download
 from numpyvit.files.download import Remote, fetch
+download.BLOCK = 4096                                                        # so that a part is in the file early
 url, folder, size, sha256, limit = sys.argv[1:]
 if int(limit):
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
@@ -127,7 +129,7 @@ def fetching_process(url, target, limit=0):
 
 def test_a_killed_download_leaves_no_broken_copy(target):
     """Killed in mid-file: only pooch's temporary is there, the archive is not; the next download removes it."""
-    with server(pause=0.2) as (url, asked):
+    with server(pause=0.5) as (url, asked):                                  # four seconds in all
         process = fetching_process(url, target)
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and not any(
