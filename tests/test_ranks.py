@@ -34,7 +34,7 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in 
     "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe", "PRTE_MCA_hwloc_default_binding_policy": "none"}
 
 
-def mpiexec(count, script, *args, environment=ENVIRONMENT, seconds=120):
+def mpiexec(count, script, *args, environment=ENVIRONMENT, seconds=300):
     """Run a script on so many ranks → subprocess.CompletedProcess, without what Open MPI itself adds to stderr"""
     command = [MPIEXEC, "-n", str(count), sys.executable, "-c", textwrap.dedent(script), *args]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=seconds)
@@ -49,7 +49,7 @@ def without_launcher(text):
 
 def one_process(script, environment, *args):
     command = [sys.executable, "-c", textwrap.dedent(script), *args]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
 
 # --- the tree
@@ -194,7 +194,7 @@ LEAVE = """
 def test_a_rank_that_fails_ends_all_with_its_status_and_one_message(how, status, said):
     start = time.monotonic()
     done = mpiexec(2, LEAVE, how)
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 60                                     # and not for ever
     lines = done.stderr.strip().splitlines()
     assert done.returncode == status and (lines[-1] if lines else "") == said
     assert len(lines) <= 1 or how == "a script fails"
@@ -298,7 +298,7 @@ def alone(tmp_path_factory):
 @needs_mpi
 @pytest.mark.parametrize("size, threads", [(1, 2), (2, 1), (2, 2), (3, 1), (4, 1)])
 def test_the_same_bits_for_any_number_of_ranks_and_threads(alone, tmp_path, size, threads):
-    """With dropout, drop path, batch norm, clipping, an average of the weights, three optimisers, an odd count of shards."""
+    """With dropout, drop path, batch norm, clipping, an average of the weights, three optimisers, uneven shards."""
     done = mpiexec(size, TRAIN, str(tmp_path), str(threads), json.dumps(EACH_FAMILY))
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.splitlines()[-1] == f"{size} data"
     assert done.stdout.count("test accuracy") == len(EACH_FAMILY), "one rank prints"
@@ -315,7 +315,7 @@ def options(family, **settings):
                 arguments += ["--set", f"{field}={json.dumps(content).strip('[]')}"]
         elif isinstance(value, bool):
             arguments += [] if value else ["--no-" + name.replace("_", "-")]
-        elif value is not None:
+        elif value is not None and not isinstance(value, bool):
             arguments += ["--" + name.replace("_", "-"), str(value)]
     return ["train", *arguments]
 
@@ -329,7 +329,7 @@ LAYOUTS = [(2, 1), (3, 1), (1, 1), (4, 1), (2, 2)]
 @needs_mpi
 @pytest.mark.parametrize("family", ["cvt", "vit", "swin"] if THOROUGH else ["cvt"])
 def test_stopped_and_killed_and_resumed_on_other_numbers_of_ranks(family, tmp_path, figures):
-    """After every kind of stop the run goes on with another number of ranks; its bits are those of a run never stopped."""
+    """After each kind of stop the run goes on with another number of ranks; its bits are those of one never stopped."""
     settings, draw = dict(steps=60), random.Random(family)
     begin = options(family, **settings)
     whole = one_process(SLOW, ENVIRONMENT, *begin, "--threads", "1", "--out", str(tmp_path / "whole"))
@@ -348,8 +348,8 @@ def test_stopped_and_killed_and_resumed_on_other_numbers_of_ranks(family, tmp_pa
         target = process.pid if "mpiexec" in stop else int((tmp_path / f"run.pid-{draw.randrange(size)}").read_text())
         os.kill(target, getattr(signal, f"SIG{stop.split()[0]}"))
         begun = time.monotonic()
-        _, said = process.communicate(timeout=30)
-        assert time.monotonic() - begun < 20, stop
+        _, said = process.communicate(timeout=100)
+        assert time.monotonic() - begun < 60, stop                           # seconds, on a machine that has time
         status = process.returncode
         assert status == 130 if stop in CLEAN else status != 0, (stop, size, status, said)
         assert not (path / "result.json").exists(), "stopped too late to be a test"
@@ -378,7 +378,7 @@ def alive(folder):
     return False
 
 
-def wait_until(condition, seconds=60):
+def wait_until(condition, seconds=200):
     start = time.monotonic()
     while not condition():
         assert time.monotonic() - start < seconds
@@ -407,7 +407,8 @@ def test_what_ranks_cannot_do_is_one_line(tmp_path, alone):
     del config["lanes"]["sum"]                                               # as version 0.1 wrote it
     (old / "config.json").write_text(json.dumps(config))
     for arguments, said in [(options("vit", shards=2)[1:], "3 ranks need --shards 3 or more"),
-                            (["--resume", str(old)], "without mpiexec"), (["--no-such-option"], "see numpyvit train --help"),
+                            (["--resume", str(old)], "without mpiexec"),
+                            (["--no-such-option"], "see numpyvit train --help"),
                             (["--resume", str(tmp_path / "nothing")], "expected the folder of a run")]:
         done = mpiexec(3, SLOW, "train", *arguments)
         assert done.returncode == 2 and done.stderr.count("\n") == 1 and said in done.stderr, done.stderr

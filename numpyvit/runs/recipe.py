@@ -92,7 +92,8 @@ class Recipe:
                               "augmentation", later=True, least=0, below=MANY)
     small_share: float = setting(0.6, "how much of the run that part is", "augmentation", later=True, least=0, below=1)
 
-    shards: int = setting(4, "gradient sums kept apart, and added in order: the most threads of use; decides the bits",
+    shards: int = setting(4, "gradient sums kept apart, added in a fixed order: the most threads, of all "
+                          "ranks, of use; decides the bits",
                           "lanes", above=0, most=65536)
     micro_batch: int | None = setting(None, "images a thread takes at once (default: by the model's size); decides the "
                                       "bits", "lanes", above=0, most=65536)

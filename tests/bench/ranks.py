@@ -1,8 +1,8 @@
 """Ranks: which share of a training step is exchange, measured on this machine; and a model of clusters on paper.
 
-Measured: mpiexec starts 1, 2, 4 ranks with a batch for all of them together. Before every call of MPI the ranks meet, so
-that waiting for a slower rank is not taken for exchange. Modelled: the time of a step measured here, and the time that the
-messages of a step would take in a network of so much latency and bandwidth. Nobody has run the modelled table.
+Measured: mpiexec starts 1, 2, 4 ranks with a batch for all of them together. Before every call of MPI the ranks meet,
+so that waiting for a slower rank is not taken for exchange. Modelled: the time of a step measured here, and the time
+that the messages of a step would take in a network of so much latency and bandwidth. Nobody has run the modelled table.
 """
 import argparse
 import json
