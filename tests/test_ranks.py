@@ -254,8 +254,11 @@ RUN = f"""
 """
 TRAIN = RUN + """
     import json, tiny
-    for family, settings in json.loads(sys.argv[3]).items():
-        result = loop.train(tiny.recipe(family, **settings), f"{sys.argv[1]}/{family}", threads=int(sys.argv[2]))
+    for name, settings in json.loads(sys.argv[3]).items():
+        if "init" in settings:
+            settings["init"] = os.path.join(sys.argv[1], settings["init"])
+        recipe = tiny.recipe(name.split()[0], **settings)
+        result = loop.train(recipe, os.path.join(sys.argv[1], name), threads=int(sys.argv[2]))
     from numpyvit.training.ranks import world
     print(world().size, sorted(result)[0])
 """
@@ -278,7 +281,8 @@ SLOW = RUN + """
     sys.exit(main(sys.argv[1:]))
 """
 EACH_FAMILY = {"vit": {"steps": 5}, "swin": {"steps": 5, "optimizer": "sgd"},
-               "cvt": {"steps": 5, "optimizer": "muon", "shards": 7}}
+               "cvt": {"steps": 5, "optimizer": "muon", "shards": 7, "small_size": 8},
+               "vit tuned": {"steps": 3, "init": "vit"}}
 
 
 def outcome(path):

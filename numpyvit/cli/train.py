@@ -19,8 +19,8 @@ def add_commands(commands):
     p.add_argument("--out", metavar="DIR", help="folder of the run (default: the first free runs/MODEL-DATA-N)")
     p.add_argument("--resume", metavar="RUN", help="continue this run; what it does is in its config.json")
     p.add_argument("--threads", type=positive, metavar="N",
-                   help="default: one a core; with several ranks, the cores of a machine are dealt to its ranks. Does not "
-                        "change the result")
+                   help="default: one a core; with several ranks, the cores of a machine are dealt to its ranks. "
+                        "Does not change the result")
     p.add_argument("--fine-tune", choices=tuple(FINE_TUNE),
                    help="with --init, the settings to begin with: adamw, for short runs (default), or the ViT paper's "
                         "SGD without decay, at a higher resolution")

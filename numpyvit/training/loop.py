@@ -13,7 +13,7 @@ from . import interrupts, plan, prepare, ranks, results
 from .progress import Progress
 from .reference import reference_accuracy
 from .start import start_from
-from .trainer import Trainer
+from .trainer import Trainer, share_weights
 
 CHECKPOINT_SECONDS = 60.0                                                    # at least so often …
 EPOCH_SECONDS = 15.0                                                         # … or at an epoch's end, after so long
@@ -88,17 +88,18 @@ def run_together(begin, threads, data_dir, console):
         begun, config = world.begin(begin_here)
         if config is None:
             return {}
-        trainer, checkpoint = begun or (follow(world, config, data_dir, threads, progress), None)
-        trainer.share_weights()
+        model = begun[0].model if begun else build_model(config)
+        share_weights(world, model)
+        trainer, checkpoint = begun or (follow(world, config, model, data_dir, threads, progress), None)
         for sentence in world.differences(lambda: prepare.versions() | prepare.kernels()):
             progress.say(sentence)
         return run_to_the_end(trainer, checkpoint)
 
 
-def follow(world, config, data_dir, threads, progress):
-    """The Trainer of a rank other than 0, which has rank 0's config, reads the data itself and writes nothing."""
+def follow(world, config, model, data_dir, threads, progress):
+    """The Trainer of a rank other than 0, which has rank 0's config and weights, reads the data and writes nothing."""
     dataset = prepare.load_dataset(config.recipe, progress, config.data, data_dir)
-    return Trainer(FollowedRun(), config, dataset, build_model(config), threads, progress, world)
+    return Trainer(FollowedRun(), config, dataset, model, threads, progress, world)
 
 
 def run_to_the_end(trainer, checkpoint=None):

@@ -76,13 +76,8 @@ class Trainer:
         else:
             self.optimizer.state()                                           # whose shapes rank 0 compares
             self.optimizer.load({})
-        self.share_weights()
+        share_weights(self.world, self.model)
         return True
-
-    def share_weights(self):
-        """The weights and buffers of rank 0, on all ranks."""
-        for array in (self.model.flat, *dict(self.model.named_buffers()).values()):
-            self.world.bcast(array)
 
     def take_step(self, step):
         """One update of the weights → its line of metrics.jsonl."""
@@ -151,6 +146,12 @@ def new_optimizer(model, recipe, world=ALONE):
     settings = {name: getattr(recipe, name) for name in optimizer_settings(recipe.optimizer)}
     return Optimizer(model, recipe.optimizer, recipe.weight_decay, recipe.clip_norm, recipe.ema, world, recipe.lr_rest,
                      recipe.freeze, **settings)
+
+
+def share_weights(world, model):
+    """The weights and buffers of rank 0's model, on all ranks."""
+    for array in (model.flat, *dict(model.named_buffers()).values()):
+        world.bcast(array)
 
 
 def check_ranks(config, size):
