@@ -1,9 +1,11 @@
 """Published data sets and the built-in one: what is read is what was written, and what is broken is refused in one line."""
 import gzip
 import hashlib
+import inspect
 import os
 import random
 import tarfile
+import typing
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from hypothesis import given, settings, strategies as st
 from datasets import (ARCHIVE, ARCHIVE_NAME, BLOB, CONTENT, RECORD, RECORDS, SMALL, assert_is_content, mutate,
                       nothing_to_be_found, official, outcome, refused, small_archive, tar_bytes, write_archive,   # noqa: F401
                       write_folder)
+from numpyvit import data
 from numpyvit.data import ImageSet, cifar10, load, shapes, train_val_split
 
 THOROUGH = bool(os.environ.get("NUMPYVIT_THOROUGH"))                           # 100,000 mutated files of each kind
@@ -280,3 +283,9 @@ def test_every_shape_can_be_seen():
         assert border.std() < grey.std(), shapes.CLASSES[label]              # the background is what touches the border
 
 
+def test_public_functions_have_type_hints():
+    """What an editor shows of numpyvit.data: the kind of every result."""
+    functions = [getattr(data, name) for name in data.__all__ if inspect.isfunction(getattr(data, name))]
+    assert len(functions) >= 8
+    for function in functions:
+        assert typing.get_type_hints(function)["return"] is not None, function.__name__

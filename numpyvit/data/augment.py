@@ -15,6 +15,7 @@ from ..checks import check_choice, check_numbers, check_types
 from ..errors import UserError
 from ..ops.augment import Mixtures, Views
 from ..ops.random_bits import hash_combine, mix, uniform
+from .dataset import ImageSet
 
 # What a hash is drawn for: one number a decision, beyond any image index, so that no two decisions share bits.
 ORDER, CROP, FLIP, CUTOUT, ERASE, NOISE, PARTNER, MIX, MIX_BOX = range(2**48, 2**48 + 9)
@@ -50,12 +51,12 @@ class Augment:
         check_numbers(self, "mixup", "cutmix", least=0, most=100)
 
 
-def epoch_order(n, seed, epoch):
+def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
     """The order in which an epoch visits n images: the permutation that sorts their hashes.   → (n,) int64"""
     return np.argsort(hash_combine(batch_hash(seed, epoch, ORDER), np.arange(n)), kind="stable")
 
 
-def channel_statistics(images):
+def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each channel, of pixels in [0, 1].
 
     images (n, C, H, W) uint8   →   (C,), (C,) float64
@@ -81,7 +82,7 @@ def value_table(mean, std, dtype):
     return ((np.arange(256) / 255 - mean[:, None]) / std[:, None]).astype(dtype)
 
 
-def normalise(images, mean, std, dtype="float32"):
+def normalise(images: np.ndarray, mean, std, dtype="float32") -> np.ndarray:
     """(images / 255 − mean) / std, for evaluation.   images (n, C, H, W) uint8, mean, std (C,) → (n, C, H, W) dtype"""
     table = value_table(mean, std, dtype)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] != len(table):
@@ -93,7 +94,8 @@ def normalise(images, mean, std, dtype="float32"):
     return F.augment_views(images, as_they_are, table)
 
 
-def augment_batch(data, indices, seed, epoch, augment, mean, std, num_classes, dtype="float32", partners=None):
+def augment_batch(data: ImageSet, indices, seed: int, epoch: int, augment: Augment, mean, std, num_classes: int,
+                  dtype="float32", partners=None) -> tuple[np.ndarray, np.ndarray]:
     """A training batch: views of data.images[indices], mixed if asked, and their soft targets.
 
     data       ImageSet of n images            indices   (b,) ints

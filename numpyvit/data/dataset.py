@@ -57,7 +57,7 @@ class Rows:
         return self.images[self.rows[part]]
 
 
-def hold_out(dataset, num_val, seed):
+def hold_out(dataset: Dataset, num_val: int, seed: int) -> tuple[np.ndarray, Rows | np.ndarray, np.ndarray]:
     """The images to train on and the images to watch; a data set with its own validation images trains on all of train.
 
     → rows of dataset.train (m,), images to watch (Rows, or an array (v, C, H, W)), their labels (v,)
@@ -79,7 +79,7 @@ def records_checksum(*image_sets):
     return "records-sha256:" + digest.hexdigest()
 
 
-def train_val_split(image_set, num_val, seed):
+def train_val_split(image_set: ImageSet, num_val: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """split_rows for the labels of an ImageSet."""
     return split_rows(image_set.labels, num_val, seed)
 

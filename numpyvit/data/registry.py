@@ -2,9 +2,11 @@
 import difflib
 import importlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from ..errors import UserError
+from .dataset import Dataset
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ TABLE = {row.name: row for row in (
 )}
 
 
-def load(name="auto", data_dir=None, img_size=None, download=True, progress=None):
+def load(name: str = "auto", data_dir: str | os.PathLike | None = None, img_size: int | None = None,
+         download: bool = True, progress: Callable[[int, int], None] | None = None) -> Dataset:
     """A data set by name.
 
     "cifar10", "cifar100", "cifar100-coarse", "svhn"   colour, 32 pixels wide
