@@ -105,7 +105,9 @@ def span(whole, above, least, below, most):
         return f"a {kind} {low} to {high}"
     if high:
         return f"a {kind} {high if most is None else f'of at most {most}'}"
-    return f"a positive {kind}" if above == 0 else f"a {kind} {low}{' up' if above is None else ''}" if low else f"a {kind}"
+    if above == 0:
+        return f"a positive {kind}"
+    return f"a {kind} {low}{' up' if above is None else ''}" if low else f"a {kind}"
 
 
 def check_numbers(record, *names, **limits):

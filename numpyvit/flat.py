@@ -8,7 +8,7 @@ import numpy as np
 from .checks import check_number, check_tensors, fail
 from .errors import UserError
 
-ALIGN = 16                                                                   # tensors start on a 64-byte boundary in float32
+ALIGN = 16                                                              # tensors start on a 64-byte boundary in float32
 
 
 class Parameter:
@@ -63,8 +63,8 @@ class Module:
     """Something with parameters: its own, its submodules' and those of its lists of submodules, in order of assignment.
 
     A module owns no activation: forward returns (y, cache), backward(dy, cache) returns dx and adds into .grad.
-    name: dotted, within the model.   buffers: names of arrays that are saved but not trained.   number: of a layer that draws
-    random bits (a layer with a rate), so that no two layers share bits; None for all others.
+    name: dotted, within the model.   buffers: names of arrays that are saved but not trained.
+    number: of a layer that draws random bits (a layer with a rate), so that no two layers share bits; else None.
     """
 
     name = ""
@@ -102,14 +102,14 @@ class Module:
 class FlatModule(Module):
     """A Module whose parameters live in one flat vector (.flat) and whose gradients live in another (.flat_grad).
 
-    The optimiser, the gradient norm, zero_grad and the sum over threads are then one operation each. A subclass builds its
-    layers in __init__ and calls finish() last.
+    The optimiser, the gradient norm, zero_grad and the sum over threads are then one operation each. A subclass builds
+    its layers in __init__ and calls finish() last.
     """
 
     stochastic = False                                                       # whether any layer has a rate above 0
 
     def finish(self, seed: int = 0, dtype: str = "float32", materialise: bool = True):
-        """The last line of __init__: every module learns its name, every random layer its number; then materialise()."""
+        """The last line of __init__: every module gets its name, every random layer its number; then materialise()."""
         for name, module in self.modules():
             module.name = name
         random = [module for _, module in self.modules() if module.number is not None]
@@ -178,7 +178,7 @@ class FlatModule(Module):
                 p.data[...], p.grad[...] = data, grad
 
     def update_buffers(self, statistics: list[dict]):
-        """Fold in the batch statistics of several training passes, in the order given: each module's update() by its name."""
+        """Fold in the batch statistics of several training passes, in the order given, by each module's update()."""
         modules = dict(self.modules())
         for of_pass in statistics:
             for name, measured in of_pass.items():

@@ -28,17 +28,18 @@ from .ops.windows import gather_tokens_backward, gather_tokens_forward
 
 REFERENCE = os.environ.get("NUMPYVIT_REFERENCE", "") not in ("", "0")
 
-if not REFERENCE:                                # how much longer a training step takes without each (python tests/bench gains):
-    from .kernels.attention import (attention_backward, attention_forward,   # strided heads read and written in place: 23 %
+if not REFERENCE:                       # how much longer a training step takes without each (python tests/bench gains):
+    from .kernels.attention import (attention_backward, attention_forward,   # reads and writes heads in place: 23 %
                                     self_attention_backward, self_attention_forward)
-    from .kernels.augment import augment_mixtures, augment_views             # one pass: a batch's images in a twentieth of the time
-    from .kernels.batch_norm import batch_norm_backward, batch_norm_forward  # five passes in all, over the channels: 6 % of a CvT
+    from .kernels.augment import augment_mixtures, augment_views             # one pass: a twentieth of the time
+    from .kernels.batch_norm import batch_norm_backward, batch_norm_forward  # five passes in all: 6 % of a CvT
     from .kernels.bias_activation import bias_activation_backward, bias_activation_forward  # one pass: 79 %
-    from .kernels.conv import conv2d_backward, conv2d_forward                # gathers runs, pads nothing: 1 to 3 % of a CvT
-    from .kernels.depthwise_conv import depthwise_conv_backward, depthwise_conv_forward  # nine taps in one sum: 30 % of a CvT
+    from .kernels.conv import conv2d_backward, conv2d_forward            # copies runs, pads nothing: 1 to 3 % of a CvT
+    from .kernels.depthwise_conv import depthwise_conv_backward, depthwise_conv_forward  # taps in one sum: 30 % of CvT
     from .kernels.dropout import dropout_backward, dropout_forward           # no array of random bits
     from .kernels.layer_norm import layer_norm_backward, layer_norm_forward  # one pass a row: 22 %
-    from .kernels.linear import linear_backward, linear_forward              # bias in place, its gradient in one pass: 12 %
-    from .kernels.optim import adamw_step, average_step, square_sums         # one pass over seven vectors, not a dozen: 2 %
+    from .kernels.linear import linear_backward, linear_forward          # bias in place, its gradient in one pass: 12 %
+    from .kernels.optim import adamw_step, average_step, square_sums     # one pass over seven vectors, not a dozen: 2 %
     from .kernels.residual import residual                                   # no new array for a sum: 2 %
-    from .kernels.window_attention import window_attention_backward, window_attention_forward  # copies that add and sum: 8 % of a Swin
+    from .kernels.window_attention import (window_attention_backward,        # copies that add and sum: 8 % of a Swin
+                                           window_attention_forward)

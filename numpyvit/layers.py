@@ -1,4 +1,5 @@
-"""The layers: each owns its parameters, calls one or two ops, and passes their caches on. No layer keeps anything between calls.
+"""The layers: each owns its parameters, calls one or two ops, and passes their caches on. No layer keeps anything
+between calls.
 
 Where a layer draws random bits or measures a batch, its forward takes the Pass, called down: see flat.Pass.
 """
@@ -15,7 +16,7 @@ from .ops.batch_norm import batch_norm_statistics
 from .ops.conv import output_size
 from .ops.random_bits import hash_combine
 
-# --- initialisers: init(rng, shape) → values. timm's trunc_normal truncates at ±2 absolute, so σ = 0.02 is a plain normal.
+# --- initialisers: init(rng, shape) → values. timm's trunc_normal truncates at ±2, so that σ = 0.02 is a plain normal.
 
 
 def normal(std):
@@ -24,14 +25,17 @@ def normal(std):
 
 
 def draw_normal(rng, shape, std):
+    """Normal values of standard deviation std."""
     return rng.standard_normal(shape, dtype=np.float32) * np.float32(std)
 
 
 def zeros(rng, shape):
+    """Zeros."""
     return np.zeros(shape, np.float32)
 
 
 def ones(rng, shape):
+    """Ones."""
     return np.ones(shape, np.float32)
 
 
@@ -41,6 +45,7 @@ def conv_uniform(fan_in):
 
 
 def draw_uniform(rng, shape, bound):
+    """Uniform values from −bound to bound."""
     return rng.uniform(-bound, bound, shape)
 
 
@@ -85,8 +90,8 @@ class LayerNorm(Module):
 class BatchNorm(Module):
     """Each channel over the whole batch; in evaluation by the running statistics.   x (..., C)   →   y (..., C)
 
-    A training forward changes no buffer: it leaves (mean, unbiased variance) in down.statistics under the layer's name, and
-    update() averages what whoever trains gives it (Model.update_buffers).
+    A training forward changes no buffer: it leaves (mean, unbiased variance) in down.statistics under the layer's name,
+    and update() averages what whoever trains gives it (Model.update_buffers).
     """
 
     buffers = ("running_mean", "running_var", "num_batches_tracked")
@@ -189,7 +194,10 @@ def merge_heads(x):
 
 
 class Conv(Module):
-    """A convolution, weight (out, in, k, k), bias (out,), torch's default initialisation.   x (B, H, W, Cin)   →   y (B, Ho, Wo, C)"""
+    """A convolution, weight (out, in, k, k), bias (out,), torch's default initialisation.
+
+    x (B, H, W, Cin)   →   y (B, Ho, Wo, C)
+    """
 
     def __init__(self, C, in_chans, kernel, stride, padding, bias=True):
         fan_in = in_chans * kernel**2
@@ -215,7 +223,8 @@ class DepthwiseConv(Conv):
         super().__init__(C, 1, kernel, stride, padding, bias)
 
     def forward(self, x):
-        return F.depthwise_conv_forward(x, self.weight.data, self.bias.data if self.bias else None, self.stride, self.padding)
+        bias = self.bias.data if self.bias else None
+        return F.depthwise_conv_forward(x, self.weight.data, bias, self.stride, self.padding)
 
     def backward(self, dy, cache):
         dx, dweight, dbias = F.depthwise_conv_backward(dy, cache)
@@ -238,9 +247,10 @@ class ConvBatchNorm(Module):
 
     def forward(self, x, down=EVALUATION):
         if not self.bn and down.statistics is not None:
-            fail("train", "a model with batch norms", "one whose batch norms are folded; train the model it was made from")
+            fail("train", "a model with batch norms",
+                 "one whose batch norms are folded; train the model it was made from")
         h, c1 = self.conv.forward(x)
-        h, c2 = self.bn.forward(h, down) if self.bn else (h, None)           # bn is None once folded into the convolution
+        h, c2 = self.bn.forward(h, down) if self.bn else (h, None)         # bn is None once folded into the convolution
         return h, (c1, c2)
 
     def backward(self, dy, cache):

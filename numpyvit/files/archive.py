@@ -177,6 +177,7 @@ def find_data(file, size, header, raw_name, fail):
 
 
 def decode_name(raw, fail):
+    """The name of a member as text; it has to be UTF-8."""
     try:
         return raw.decode()
     except UnicodeDecodeError:

@@ -121,6 +121,7 @@ def remove_temporaries(folder):
 
 
 def write_all(fd, buffer):
+    """Write the whole buffer, in pieces, however few bytes the system takes at once."""
     view = memoryview(buffer)
     while view:
         written = os.write(fd, view[:PIECE])                                 # may be fewer than asked for
@@ -130,6 +131,7 @@ def write_all(fd, buffer):
 
 
 def fsync_folder(folder):
+    """Make the folder's entries durable, where the file system can."""
     fd = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(fd)

@@ -37,6 +37,7 @@ def read_pth(path):
 
 
 def read_zip(path):
+    """What extract returns, from the archive that torch.save has written since version 1.6."""
     with open_archive(path, "torch") as archive:
         pickles = [name for name in archive.members if name.count("/") == 1 and name.endswith("/data.pkl")]
         if len(pickles) != 1 or archive.members[pickles[0]].size > MAX_BYTES:
@@ -55,6 +56,7 @@ def read_zip(path):
 
 
 def read_legacy(path, file, size):
+    """What extract returns, from the row of pickles that torch.save wrote before version 1.6."""
     def fail(reason):
         raise UserError(f"{path}: not a usable torch file: {reason}")
 
@@ -130,6 +132,7 @@ def extract(value, read_storage, fail):
 
 
 def check_tensor(name, tensor, fail):
+    """Refuse a tensor that claims numbers beyond its storage."""
     storage, offset, shape, strides = tensor
     if len(shape) != len(strides) or len(shape) > MAX_DIMS or max((*shape, *strides, 0)) >= 2**48:
         fail(f"{name[:80]}: shape {shape[:9]} and strides {strides[:9]}")
@@ -163,11 +166,13 @@ def unwrap(value, fail):
 
 
 def listing(value):
+    """The first five keys, for a message."""
     names = [str(key)[:40] for _, key in zip(range(6), value)]
     return ", ".join(names[:5]) + (" and more" if len(names) > 5 else "") or "nothing"
 
 
 def itemsize(dtype):
+    """Bytes of one number."""
     return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
 
 
@@ -198,13 +203,16 @@ def write_pth(path, tensors, wrapped=None):
 
 
 def text(value):
+    """A text in the language of pickles."""
     raw = value.encode()
     return b"X" + len(raw).to_bytes(4, "little") + raw
 
 
 def numbers(tuple_of):
+    """A tuple of whole numbers in the language of pickles."""
     return b"(" + b"".join(map(whole, tuple_of)) + b"t"
 
 
 def whole(n):
+    """A whole number in the language of pickles."""
     return b"J" + n.to_bytes(4, "little") if n < 2**31 else b"\x8a\x08" + n.to_bytes(8, "little")

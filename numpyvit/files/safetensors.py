@@ -81,6 +81,7 @@ def widen_bfloat16(halves):
 
 
 def parse_header(text, fail):
+    """The header as a dict; it has to be a JSON object in which no name occurs twice."""
     def object_of(pairs):
         if len(dict(pairs)) < len(pairs):
             raise ValueError("a name occurs twice")
@@ -94,6 +95,7 @@ def parse_header(text, fail):
 
 
 def check_metadata(metadata, fail):
+    """The metadata, which have to be texts by name."""
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         fail("__metadata__ is not an object of strings")
     return metadata
@@ -129,10 +131,12 @@ def check_layout(header, num_bytes, fail):
 
 
 def is_naturals(value):
+    """Whether the value is a list of whole numbers from 0 up."""
     return isinstance(value, list) and all(type(n) is int and 0 <= n < 2**63 for n in value)
 
 
 def checksum(header, buffers):
+    """CRC-32 of the header and of all bytes behind it, in hexadecimal digits."""
     crc = zlib.crc32(json.dumps(header, sort_keys=True, separators=(",", ":")).encode())
     for buffer in buffers:
         crc = zlib.crc32(flat_bytes(buffer), crc)
@@ -140,4 +144,5 @@ def checksum(header, buffers):
 
 
 def flat_bytes(buffer):
+    """The bytes of an array or buffer, without a copy."""
     return buffer.reshape(-1).view(np.uint8) if isinstance(buffer, np.ndarray) else buffer

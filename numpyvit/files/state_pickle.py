@@ -48,20 +48,24 @@ class Other(NamedTuple):
 
 
 def rebuild_tensor(fail, storage, offset, shape, strides, *_):
+    """torch._utils._rebuild_tensor_v2: a tensor as a view of its storage."""
     if not isinstance(storage, Storage) or not (is_naturals((offset,)) and is_naturals(shape) and is_naturals(strides)):
         fail("a tensor whose storage, offset, shape or strides are not such")
     return TensorRef(storage, offset, shape, strides)
 
 
 def is_naturals(value):
+    """Whether the value is a tuple of whole numbers from 0 up."""
     return isinstance(value, tuple) and all(type(n) is int and n >= 0 for n in value)
 
 
 def rebuild_parameter(fail, tensor, *_):
+    """torch._utils._rebuild_parameter: the tensor of a parameter."""
     return tensor if isinstance(tensor, TensorRef) else fail("a parameter that is no tensor")
 
 
 def new_dict(fail, *pairs):
+    """collections.OrderedDict, of pairs or empty."""
     if not pairs:
         return {}
     result = {}
@@ -126,6 +130,7 @@ def store(target, key, value, fail):
 
 
 def named(module, name, fail):
+    """The name, if it is among those that weights need."""
     found = Name(module, name)
     if found not in NAMES:
         fail(f"it calls {module[:80]}.{name[:80]}, which is not among what weights need; nothing was run")
@@ -133,10 +138,12 @@ def named(module, name, fail):
 
 
 def op_global(stack, memo, argument, fail):
+    """GLOBAL: a name from the argument."""
     stack.append(named(*argument.split(" ", 1), fail))
 
 
 def op_stack_global(stack, memo, argument, fail):
+    """STACK_GLOBAL: a name from the stack."""
     name, module = stack.pop(), stack.pop()
     if not isinstance(name, str) or not isinstance(module, str):
         fail("a name that is no text")
@@ -144,6 +151,7 @@ def op_stack_global(stack, memo, argument, fail):
 
 
 def op_call(stack, memo, argument, fail):
+    """REDUCE: a call of one of the few functions that are known."""
     arguments, function = stack.pop(), stack.pop()
     if not isinstance(function, Name) or function not in CALLS:
         fail(f"a call of {'.'.join(function) if isinstance(function, Name) else 'a ' + type(function).__name__}")
@@ -153,6 +161,7 @@ def op_call(stack, memo, argument, fail):
 
 
 def op_persistent(stack, memo, argument, fail):
+    """BINPERSID: a reference to a storage, whose claims are checked."""
     claim = stack.pop()
     if not isinstance(claim, tuple) or claim[:1] != ("storage",) or claim[5:] not in ((), (None,)):
         fail("a reference to something else than a storage")
@@ -172,17 +181,20 @@ def op_build(stack, memo, argument, fail):
 
 
 def op_setitems(stack, memo, argument, fail):
+    """SETITEMS: all pairs above the mark go into the dictionary below it."""
     items = above_mark(stack)
     for key, value in zip(items[::2], items[1::2], strict=True):
         store(stack[-1], key, value, fail)
 
 
 def op_setitem(stack, memo, argument, fail):
+    """SETITEM: one pair goes into the dictionary below it."""
     value, key = stack.pop(), stack.pop()
     store(stack[-1], key, value, fail)
 
 
 def op_dict(stack, memo, argument, fail):
+    """DICT: all pairs above the mark become a dictionary."""
     items, result = above_mark(stack), {}
     for key, value in zip(items[::2], items[1::2], strict=True):
         store(result, key, value, fail)
@@ -190,17 +202,20 @@ def op_dict(stack, memo, argument, fail):
 
 
 def extend(stack, items, fail):
+    """Append items to the list on top of the stack."""
     if not isinstance(stack[-1], list):
         fail(f"items appended to a {type(stack[-1]).__name__}")
     stack[-1].extend(items)
 
 
 def op_append(stack, memo, argument, fail):
+    """APPEND: one item goes to the list below it."""
     item = stack.pop()
     extend(stack, [item], fail)
 
 
 def take(stack, count):
+    """TUPLE1 to TUPLE3: the last items become a tuple."""
     items = tuple(stack[-count:])
     if len(items) < count:
         raise IndexError("the stack is empty")
@@ -209,14 +224,17 @@ def take(stack, count):
 
 
 def push(stack, memo, argument, fail):
+    """The argument goes on the stack."""
     stack.append(argument)
 
 
 def constant(make):
+    """An operation that pushes a new value."""
     return lambda stack, memo, argument, fail: stack.append(make())
 
 
 def put(stack, memo, argument, fail):
+    """PUT and MEMOIZE: remember what is on top of the stack."""
     memo[len(memo) if argument is None else argument] = stack[-1]
 
 

@@ -1,13 +1,13 @@
-"""What a model looks at, as arrays: attention by block and head, rollout, distances, positions, filters, biases, saliency.
+"""Where a model looks, as arrays: attention by block and head, rollout, distances, positions, filters, saliency.
 
     blocks = attention_blocks(model, images)                 # one forward pass
     attention_map(choose(blocks, "blocks.3"), head=1)        # (H, W): where the class token looks
     rollout(blocks); mean_attention_distance(blocks)
 
-All families come out alike: a block's attention is between the tokens of its map, row by row behind the class token where
-there is one. The families do this themselves (in_image of a block's attention): Swin puts its windows back where they were
-cut, with shift and padding undone; CvT spreads the weight of a key over the tokens that a convolution made the key of.
-plots.py draws what these functions return.
+All families come out alike: a block's attention is between the tokens of its map, row by row behind the class token
+where there is one. The families do this themselves (in_image of a block's attention): Swin puts its windows back where
+they were cut, with shift and padding undone; CvT spreads the weight of a key over the tokens that a convolution made
+the key of. plots.py draws what these functions return.
 """
 import functools
 import math
@@ -25,9 +25,9 @@ from ..module import Model
 class BlockAttention:
     """The attention of one block for the images of one forward pass.
 
-    name: of the block in the model.   grid: (H, W) of its tokens.   pitch: pixels from token to token.   class_token: 0 or 1,
-    how many tokens stand before the grid's.   stage: which one, from 0.   embed: (kernel, stride, padding), how a token of
-    this stage was made of the tokens of the stage before, or of pixels.
+    name: of the block in the model.   grid: (H, W) of its tokens.   pitch: pixels from token to token.
+    class_token: 0 or 1, how many tokens stand before the grid's.   stage: its number, from 0.
+    embed: (kernel, stride, padding), how a token of this stage was made of tokens of the stage before, or of pixels.
     probs(b) → (nh, N, N) for image b, N = class_token + H·W. Rows sum to 1, but for what Swin's tokens give to padding.
     """
     name: str
@@ -42,7 +42,9 @@ class BlockAttention:
 
 
 def attention_blocks(model: Model, images: np.ndarray) -> list[BlockAttention]:
-    """The attention of every block, from the first to the last.   images (B, C, H, W), normalised   →   [BlockAttention]
+    """The attention of every block, from the first to the last.   images (B, C, H, W), normalised
+
+    →   [BlockAttention]
 
     (nh, N, N) is built when probs is called: at 224 pixels, a block of Swin's first stage takes over 100 MB.
     """
@@ -52,26 +54,32 @@ def attention_blocks(model: Model, images: np.ndarray) -> list[BlockAttention]:
         pitch *= stage.embed[1]
         for j, block in enumerate(stage.blocks):
             probs = next(maps)
-            blocks.append(BlockAttention(f"{stage.name}.{j}", stage.grid, pitch, stage.class_token, i, stage.embed, probs.shape[1],
-                                         len(images), functools.partial(block.attn.in_image, probs, stage.grid)))
+            blocks.append(BlockAttention(f"{stage.name}.{j}", stage.grid, pitch, stage.class_token, i, stage.embed,
+                                         probs.shape[1], len(images),
+                                         functools.partial(block.attn.in_image, probs, stage.grid)))
     return blocks
 
 
 # --- of one forward pass
 
 def choose(blocks: list[BlockAttention], block: int | str | None = None) -> BlockAttention:
-    """A block by its number (−1: the last) or name; the last unless given. UserError, with what there is, for any other."""
+    """A block by its number (−1: the last) or name; the last unless given.
+
+    UserError, with what there is, for any other.
+    """
     if block is None:
         return blocks[-1]
     for i, candidate in enumerate(blocks):
         if str(block) in (candidate.name, str(i), str(i - len(blocks))):
             return candidate
-    raise UserError(f"block {block!r}: this model has {len(blocks)}, 0 to {len(blocks) - 1}, by name {blocks[0].name} to {blocks[-1].name}")
+    raise UserError(f"block {block!r}: this model has {len(blocks)}, 0 to {len(blocks) - 1}, by name {blocks[0].name} "
+                    f"to {blocks[-1].name}")
 
 
-def attention_map(block: BlockAttention, image: int = 0, head: int | None = None, query: tuple | None = None) -> np.ndarray:
-    """Where one query looks.   head: the mean of all unless given   query: (y, x) of a pixel; unless given the class token, or
-    where there is none, the mean of all queries   →   (H, W) on the block's grid
+def attention_map(block: BlockAttention, image: int = 0, head: int | None = None,
+                  query: tuple | None = None) -> np.ndarray:
+    """Where one query looks.   head: the mean of all unless given   query: (y, x) of a pixel; unless given the class
+    token, or where there is none, the mean of all queries   →   (H, W) on the block's grid
 
     Raises UserError for a head or pixel that is not there.
     """
@@ -88,6 +96,7 @@ def attention_map(block: BlockAttention, image: int = 0, head: int | None = None
 
 
 def checked(what, number, count, where="there are", things=""):
+    """The number, or a UserError that names what there is."""
     if not (isinstance(number, (int, np.integer)) and 0 <= number < count):
         raise UserError(f"{what} {number}: {where} {count}{' ' + things if things else ''}, 0 to {count - 1}")
     return number
@@ -98,14 +107,15 @@ def rollout(blocks: list[BlockAttention], residual: float = 0.5) -> np.ndarray:
 
         r ← e · Π from the last block to the first of (residual · 1 + (1 − residual) · mean over heads of attn)
 
-    e picks the class token, or takes the mean of the tokens. Between two stages the shares are spread over the tokens that a
-    token was made of (spread_evenly).   →   (B, H, W) on the grid of the first stage, each summing to 1
+    e picks the class token, or takes the mean of the tokens. Between two stages the shares are spread over the tokens
+    that a token was made of (spread_evenly).   →   (B, H, W) on the grid of the first stage, each summing to 1
     Abnar, Zuidema 2020, "Quantifying attention flow in transformers", section 3
     """
     return np.stack([rollout_of_image(blocks, b, residual) for b in range(blocks[0].batch)])
 
 
 def rollout_of_image(blocks, b, residual):
+    """rollout of image b.   →   (H, W) on the grid of the first stage"""
     last = blocks[-1]
     N = last.class_token + math.prod(last.grid)
     r = np.eye(1, N)[0] if last.class_token else np.full(N, 1 / N)
@@ -120,14 +130,15 @@ def rollout_of_image(blocks, b, residual):
 
 
 def mean_attention_distance(blocks: list[BlockAttention]) -> dict[str, np.ndarray]:
-    """How far each head looks: the distance from a query's token to its keys', weighted by attention, in pixels; the mean over
-    the queries of all images. The class token is left out.   →   {name of the block: (nh,)}
+    """How far each head looks: the distance from a query's token to its keys', weighted by attention, in pixels; the
+    mean over the queries of all images. The class token is left out.   →   {name of the block: (nh,)}
     Dosovitskiy et al. 2021, figure 7 (right)
     """
     return {block.name: np.mean([distance_of_heads(block, b) for b in range(block.batch)], axis=0) for block in blocks}
 
 
 def distance_of_heads(block, b):
+    """Mean distance in pixels that the heads of a block look in image b.   →   (nh,)"""
     place = np.stack(np.mgrid[:block.grid[0], :block.grid[1]], axis=-1).reshape(-1, 2) * block.pitch
     far = np.sqrt(((place[:, None] - place) ** 2).sum(axis=-1))              # (H·W, H·W) pixels
     attn = block.probs(b)[:, block.class_token:, block.class_token:]
@@ -142,7 +153,8 @@ def position_similarity(model: Model) -> np.ndarray:
     """
     table = model.position_table()
     if table is None:
-        raise UserError(f"this {type(model).__name__} has no position table: it knows positions from {model.positions_from}")
+        raise UserError(f"this {type(model).__name__} has no position table: it knows positions from "
+                        f"{model.positions_from}")
     rows = table.reshape(-1, table.shape[-1]).astype(np.float64)
     unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30)
     return (unit @ unit.T).reshape(*table.shape[:2], *table.shape[:2])
@@ -163,28 +175,32 @@ def patch_filters(model: Model, count: int = 28) -> tuple[np.ndarray, np.ndarray
 
 
 def relative_position_bias(model: Model) -> dict[str, np.ndarray]:
-    """Tables of biases, laid out by offset: [h, Δy + M − 1, Δx + M − 1] is what head h adds to the score of a key that is Δy
-    rows above and Δx columns left of its query.   →   {name of the block: (nh, 2M − 1, 2M − 1)}.   UserError for a model
-    without such tables.
+    """Tables of biases, laid out by offset: [h, Δy + M − 1, Δx + M − 1] is what head h adds to the score of a key that
+    is Δy rows above and Δx columns left of its query.   →   {name of the block: (nh, 2M − 1, 2M − 1)}.
+    UserError for a model without such tables.
     """
     tables = model.relative_position_tables()
     if not tables:
-        raise UserError(f"this {type(model).__name__} has no relative position biases: it knows positions from {model.positions_from}")
+        raise UserError(f"this {type(model).__name__} has no relative position biases: it knows positions from "
+                        f"{model.positions_from}")
     return tables
 
 
 # --- of the gradient
 
 def saliency(model: Model, images: np.ndarray, classes: np.ndarray | None = None) -> np.ndarray:
-    """The largest change of a class's logit that one pixel can cause, per unit of change: max over channels of |∂logit/∂image|.
+    """The largest change of a class's logit that one pixel can cause, per unit of change: max over channels of
+    |∂logit/∂image|.
 
-    images (B, C, H, W)   classes (B,), those predicted unless given   →   (B, H, W).   The model's gradients are left alone.
+    images (B, C, H, W)   classes (B,), those predicted unless given   →   (B, H, W).
+    The model's gradients are left alone.
     Simonyan, Vedaldi, Zisserman 2014, section 3
     """
     twin = model.replica()                                                   # the same weights, gradients of its own
     logits, cache = twin.forward(images)
     classes = logits.argmax(axis=1) if classes is None else np.asarray(classes)
     if classes.shape != (len(logits),) or not ((0 <= classes) & (classes < logits.shape[1])).all():
-        raise UserError(f"classes: expected {len(logits)} numbers from 0 to {logits.shape[1] - 1}, got {classes.tolist()}")
+        raise UserError(f"classes: expected {len(logits)} numbers from 0 to {logits.shape[1] - 1}, got "
+                        f"{classes.tolist()}")
     dlogits = np.eye(logits.shape[1], dtype=logits.dtype)[classes]
     return np.abs(twin.backward(dlogits, cache)).max(axis=1)

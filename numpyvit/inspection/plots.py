@@ -23,7 +23,10 @@ def new_figure(width, height):
 
 
 def save(figure, path):
-    """Write the figure as the path's suffix says (.png, .svg, .pdf), making its folder. UserError for another suffix."""
+    """Write the figure as the path's suffix says (.png, .svg, .pdf), making its folder.
+
+    UserError for another suffix.
+    """
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in (".png", ".svg", ".pdf"):
         raise UserError(f"{path}: expected a name that ends in .png, .svg or .pdf")
@@ -46,6 +49,7 @@ def panels(count, title, side=2.1, columns=None, right=0.9, minimum=4.5, top=0.7
 
 
 def show_image(axes, image, title="", grey=False):
+    """Draw an image (C, H, W) of bytes, in colour or in grey."""
     pixels = np.asarray(image).transpose(1, 2, 0)
     if grey or pixels.shape[-1] == 1:
         axes.imshow(pixels.mean(axis=-1), cmap="gray", vmin=0, vmax=255)
@@ -58,14 +62,17 @@ def overlay(axes, image, values, title, high, alpha=0.75):
     """values (gh, gw) in colour over the image in grey   →   what a colour bar needs"""
     H, W = image.shape[1:]
     show_image(axes, image, title, grey=True)
-    return axes.imshow(values, cmap=HEAT, vmin=0, vmax=high, alpha=alpha, extent=(-0.5, W - 0.5, H - 0.5, -0.5), interpolation="nearest")
+    return axes.imshow(values, cmap=HEAT, vmin=0, vmax=high, alpha=alpha, extent=(-0.5, W - 0.5, H - 0.5, -0.5),
+                       interpolation="nearest")
 
 
 def mark_pixel(axes, query):
+    """Draw a square around the pixel (y, x)."""
     axes.plot(query[1], query[0], "s", color="cyan", markersize=6, markerfacecolor="none", markeredgewidth=1.5)
 
 
 def colour_bar(figure, drawn, axes, label, **options):
+    """The scale of a drawn image, opaque even where the image is not."""
     bar = figure.colorbar(drawn, ax=list(axes), shrink=0.85, **options)
     bar.set_label(label, fontsize=9)
     bar.solids.set_alpha(1)
@@ -78,7 +85,8 @@ def colour_bar(figure, drawn, axes, label, **options):
 def plot_attention(image, blocks, block=None, head=None, query=None, index=0):
     """Attention over the image: a panel a block (mean of its heads), a panel a head of one block, or one head's panel.
 
-    block: one of blocks or None for all   head: a number or None   query: (y, x) pixel or None   index: of the image in blocks
+    block: one of blocks or None for all   head: a number or None   query: (y, x) pixel or None
+    index: of the image in blocks
     """
     chosen, who = ([block] if block else blocks), the_query(blocks[-1] if block is None else block, query)
     if block is None or head is not None:
@@ -90,7 +98,7 @@ def plot_attention(image, blocks, block=None, head=None, query=None, index=0):
         title = f"attention of {who} in {block.name}, head by head"
     figure, axes = panels(len(maps) + 1, title)
     show_image(axes[0], image, "image")
-    for a, (name, values) in zip(axes[1:], maps):                            # grids differ: weight against an even spread
+    for a, (name, values) in zip(axes[1:], maps):                          # grids differ: weight against an even spread
         relative = values * values.size
         high = max(float(np.quantile(np.concatenate([m.ravel() * m.size for _, m in maps]), 0.995)), 1e-12)
         drawn = overlay(a, image, relative, name, high)
@@ -101,6 +109,7 @@ def plot_attention(image, blocks, block=None, head=None, query=None, index=0):
 
 
 def the_query(block, query):
+    """The query in words."""
     if query:
         return f"pixel ({query[0]}, {query[1]})"
     return "the class token" if block.class_token else "all tokens (mean)"
@@ -122,7 +131,8 @@ def plot_distances(distances, title="mean attention distance"):
     for i, (name, values) in enumerate(distances.items()):
         axes.scatter(np.full(len(values), i), values, s=26, alpha=0.7, color="C0", label="one head" if i == 0 else None)
     axes.plot([values.mean() for values in distances.values()], color="C1", label="mean of the block")
-    names = [name.replace("layers.", "").replace("stage", "").replace(".blocks.", ".").replace("blocks.", "") for name in distances]
+    names = [name.replace("layers.", "").replace("stage", "").replace(".blocks.", ".").replace("blocks.", "")
+             for name in distances]
     axes.set_xticks(range(len(names)), names, fontsize=8, rotation=90 if len(names[-1]) > 3 and len(names) > 14 else 0)
     axes.set(title=title, xlabel="block" if "." not in names[0] else "stage.block", ylabel="distance [pixels]")
     axes.set_ylim(0, 1.1 * max(values.max() for values in distances.values()))
@@ -155,7 +165,8 @@ def plot_position_similarity(similarity, title="position embeddings: cosine simi
 
 def plot_patch_filters(components, share, title="patch embedding: principal components of its filters"):
     """components (n, C, P, P), share (n,) of patch_filters. Each is stretched to its own range, grey is 0."""
-    figure, axes = panels(len(components), f"{title}\n(share of the variance above each; grey is 0)", side=1.15, right=0.2, top=0.9, columns=min(7, len(components)))
+    figure, axes = panels(len(components), f"{title}\n(share of the variance above each; grey is 0)", side=1.15,
+                          right=0.2, top=0.9, columns=min(7, len(components)))
     for a, component, part in zip(axes, components, share):
         pixels = 0.5 + 0.5 * component / np.abs(component).max()
         pixels = pixels.transpose(1, 2, 0)
@@ -166,14 +177,18 @@ def plot_patch_filters(components, share, title="patch embedding: principal comp
 
 
 def plot_relative_position_bias(tables, block, title=None):
-    """tables {block: (nh, 2M−1, 2M−1)} of relative_position_bias; block: the name of one. The query stands in the middle."""
+    """tables {block: (nh, 2M−1, 2M−1)} of relative_position_bias; block: the name of one.
+
+    The query stands in the middle.
+    """
     if block not in tables:
         raise UserError(f"block {block!r}: this model has {', '.join(tables)}")
     table = tables[block]
     reach, high = table.shape[1] // 2, float(np.abs(table).max()) or 1.0
     figure, axes = panels(len(table), title or f"relative position bias of {block}", side=2.0, right=1.1)
     for h, (a, values) in enumerate(zip(axes, table)):
-        drawn = a.imshow(values[::-1, ::-1], cmap=SIGNED, vmin=-high, vmax=high, extent=(-reach - 0.5, reach + 0.5, reach + 0.5, -reach - 0.5))
+        drawn = a.imshow(values[::-1, ::-1], cmap=SIGNED, vmin=-high, vmax=high,
+                         extent=(-reach - 0.5, reach + 0.5, reach + 0.5, -reach - 0.5))
         a.set_title(f"head {h}", fontsize=9)
         a.set(xticks=[-reach, 0, reach], yticks=[-reach, 0, reach])
         a.tick_params(labelsize=7)

@@ -1,5 +1,5 @@
-"""A model as a table of its layers: output shape, parameters, multiply-adds, activation bytes. Arithmetic alone: nothing runs
-and no weight is allocated, so the largest preset takes a moment. models/rows.py says what is counted.
+"""A model as a table of its layers: output shape, parameters, multiply-adds, activation bytes. Arithmetic alone:
+nothing runs and no weight is allocated, so the largest preset takes a moment. models/rows.py says what is counted.
 """
 import math
 from dataclasses import replace
@@ -14,8 +14,8 @@ from ..module import Model
 def summary(model: Model | str, dtype: str = "float32", **overrides) -> list[Row]:
     """The layers of a model in the order of its forward pass.
 
-    model: a Model, or the name of a preset or family, whose fields the overrides change.   dtype: of the activations of a name
-    →   [Row]
+    model: a Model, or the name of a preset or family, whose fields the overrides change.
+    dtype: of the activations of a name   →   [Row]
     Raises ValueError for an unknown name or field.
     """
     if not isinstance(model, Model):
@@ -29,7 +29,7 @@ def summary(model: Model | str, dtype: str = "float32", **overrides) -> list[Row
 
 
 def by_block(rows: list[Row]) -> list[Row]:
-    """The same rows with those of one block added up, and those of anything else whose names differ in the last part only."""
+    """The rows of a block added up to one row, and so are other rows whose names differ in the last part only."""
     groups = {}
     for row in rows:
         parts = row.name.split(".")

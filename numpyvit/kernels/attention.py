@@ -1,7 +1,7 @@
 """Attention that copies no array which BLAS can read in place: the heads stay strided views of the packed projection.
 
-A product A · Bᵀ of small matrices takes twice the time of A · B. The kernel therefore writes kᵀ (times scale) and vᵀ into
-new arrays, once. All work between the products is one pass over the rows of the scores, in place.
+A product A · Bᵀ of small matrices takes twice the time of A · B. The kernel therefore writes kᵀ (times scale) and vᵀ
+into new arrays, once. All work between the products is one pass over the rows of the scores, in place.
 """
 import math
 
@@ -79,6 +79,7 @@ def scaled_transpose(x, scale):
 
 @njit(**LOOP)
 def transpose_heads(x, scale, out):
+    """out = x.swapaxes(-1, -2) * scale, for every image and head"""
     B, nh, S, hd = x.shape
     for b in range(B):
         for h in range(nh):
@@ -91,7 +92,8 @@ def transpose_heads(x, scale, out):
 def softmax_rows(scores, bias, mask):
     """scores = softmax(scores + bias + mask), in place.   scores (B, nh, N, S)   bias (nh, N, S)   mask (nW, N, S)
 
-    Elementwise steps run over a whole head at once: rows are short, and a vectorised loop is slow in its last few elements.
+    Elementwise steps run over a whole head at once: rows are short, and a vectorised loop is slow in its last few
+    elements.
     """
     B, nh, N, S = scores.shape
     for b in range(B):
@@ -122,13 +124,17 @@ def softmax_rows(scores, bias, mask):
 
 @njit(**LOOP)
 def add(x, total):
+    """total += x"""
     for j in range(x.size):
         total[j] += x[j]
 
 
 @njit(**LOOP)
 def softmax_backward_rows(attn, dattn, scale, dbias):
-    """dattn = scale * dscores, in place, and dbias += dscores,   dscores = attn * (dattn - (dattn * attn).sum(axis=-1))"""
+    """dattn = scale * dscores, in place, and dbias += dscores.
+
+    dscores = attn * (dattn - (dattn * attn).sum(axis=-1))
+    """
     B, nh, N, S = attn.shape
     for b in range(B):
         for h in range(nh):

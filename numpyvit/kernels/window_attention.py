@@ -18,12 +18,15 @@ class WindowAttentionCache(NamedTuple):
     has_qkv_bias: bool
 
 
-def window_attention_forward(qkv, qkv_bias, bias, index, inverse, num_heads, mask=None, scale=None, drop_rate=0.0, seeds=None):
+def window_attention_forward(qkv, qkv_bias, bias, index, inverse, num_heads, mask=None, scale=None, drop_rate=0.0,
+                             seeds=None):
     B, N, C3 = qkv.shape
     M2, R = bias.shape[1], len(index)
     windows = np.empty((B, R, C3), qkv.dtype)
-    gather_rows_add(np.ascontiguousarray(qkv), np.zeros(C3, qkv.dtype) if qkv_bias is None else qkv_bias, index, windows)
-    y, c1 = self_attention_forward(windows.reshape(-1, M2, C3), num_heads, bias, mask, scale, drop_rate, window_seeds(seeds, R // M2))
+    added = np.zeros(C3, qkv.dtype) if qkv_bias is None else qkv_bias
+    gather_rows_add(np.ascontiguousarray(qkv), added, index, windows)
+    y, c1 = self_attention_forward(windows.reshape(-1, M2, C3), num_heads, bias, mask, scale, drop_rate,
+                                   window_seeds(seeds, R // M2))
     return np.take(y.reshape(B, R, C3 // 3), inverse, axis=1), WindowAttentionCache(c1, index, qkv_bias is not None)
 
 
@@ -44,7 +47,7 @@ def gather_rows_add(x, bias, index, y):
     """y = gather(x) + bias"""
     for b in range(y.shape[0]):
         for r in range(y.shape[1]):
-            row, to = index[r], y[b, r]                                      # views: an index that may be negative is not vectorised
+            row, to = index[r], y[b, r]                         # views: an index that may be negative is not vectorised
             if row >= 0:
                 source = x[b, row]
                 for c in range(to.size):

@@ -1,4 +1,7 @@
-"""The registry: families by their config's fields, and presets by name. A new family is a file here and a line in FAMILIES."""
+"""The registry: families by their config's fields, and presets by name.
+
+A new family is a file here and a line in FAMILIES.
+"""
 import dataclasses
 import difflib
 import fnmatch
@@ -53,8 +56,9 @@ def create_model(name: str, seed: int = 0, dtype: str = "float32", **overrides) 
     """A model with initialised weights.
 
     name: a preset (list_models()) or a family ("vit", "swin", "cvt"), whose defaults the overrides then change.
-    seed: of the initialisation, a whole number from 0 up.   dtype: "float32" or "float64".   overrides: any field of the
-    family's config.   Raises ValueError for an unknown name or field, or a value that the config refuses.
+    seed: of the initialisation, a whole number from 0 up.   dtype: "float32" or "float64".
+    overrides: any field of the family's config.
+    Raises ValueError for an unknown name or field, or a value that the config refuses.
     """
     check_number("seed", seed, whole=True, least=0)
     family, config = model_config(name, **overrides)

@@ -1,10 +1,12 @@
-"""CvT. Wu et al. 2021, "CvT: Introducing Convolutions to Vision Transformers"; parameter names and layouts are microsoft/CvT's.
+"""CvT. Wu et al. 2021, "CvT: Introducing Convolutions to Vision Transformers"; parameters as in microsoft/CvT.
 
     stage:  map = LN(conv(map)), overlapping;   tokens = [class, in the last stage; pixels of the map]
     block:  x ← x + Attention(LN(x));   x ← x + MLP(LN(x));   logits = head(LN(x)[0])
-    attention:  q, k, v = Linear([class; BN(depthwise(map))]), each with its own convolution, k and v at half the resolution
+    attention:  q, k, v = Linear([class; BN(depthwise(map))]), each with its own convolution
+    k and v have half the resolution
 
-Positions come from the convolutions alone. The class token passes no convolution and no batch norm, it joins before the Linear.
+Positions come from the convolutions alone. The class token passes no convolution and no batch norm; it joins the others
+before the Linear.
 """
 import math
 from dataclasses import dataclass
@@ -32,12 +34,14 @@ PER_STAGE = ("embed_dims", "depths", "num_heads", "patch_sizes", "patch_strides"
 class CvTConfig:
     """Everything that decides a CvT; the defaults are CvT-13's. Tuples have one value a stage.
 
-    img_size in pixels, may be (H, W).  patch_sizes, patch_strides, patch_paddings: of the convolution that embeds a stage's tokens.
-    qkv_method: "dw_bn", a depthwise convolution and batch norm before the Linear of q, k and v; "avg", average pooling before those
-    of k and v; "linear", neither.  qkv_kernel, kv_stride: of these; q_stride must be 1, for the residual to fit.
-    cls_token: classify from a class token, which lives in the last stage; without, from the mean of the tokens.
-    drop_rate: dropout after the embeddings and every projection; attn_drop_rate: on the attention probabilities; drop_path_rate:
-    stochastic depth, rising linearly from 0 within every stage, one number or one a stage.
+    img_size: in pixels, may be (H, W)
+    patch_sizes, patch_strides, patch_paddings: of the convolution that embeds a stage's tokens
+    qkv_method: "dw_bn", a depthwise convolution and batch norm before the Linear of q, k and v; "avg", average pooling
+    before those of k and v; "linear", neither   qkv_kernel, kv_stride: of these; q_stride must be 1, or the residual
+    would not fit
+    cls_token: classify from a class token, which lives in the last stage; without it, from the mean of the tokens
+    drop_rate: dropout after the embeddings and every projection   attn_drop_rate: on the attention probabilities
+    drop_path_rate: stochastic depth, rising linearly from 0 within every stage; one number, or one a stage
     """
 
     img_size: int | tuple = 224
@@ -81,8 +85,9 @@ class CvTConfig:
         before = pair(self.img_size)
         for i, (map_size, kernel, padding) in enumerate(zip(self.maps, self.patch_sizes, self.patch_paddings)):
             if min(map_size) < 1:
-                fail("patch_strides", f"a map in stage {i}", f"an empty map: its kernel (patch_sizes) of {kernel} does not fit the "
-                     f"{before[0]}×{before[1]} map of before, padded by {padding}; use smaller strides or larger images")
+                fail("patch_strides", f"a map in stage {i}", f"an empty map: its kernel (patch_sizes) of {kernel} "
+                     f"does not fit the {before[0]}×{before[1]} map of before, padded by {padding}; use smaller "
+                     "strides or larger images")
             before = map_size
 
     @property
@@ -113,7 +118,8 @@ class Level(Module):
 
     def __init__(self, config, i, in_chans, cls_token):
         C, self.size = config.embed_dims[i], config.maps[i]
-        self.patch_embed = ConvEmbed(in_chans, C, config.patch_sizes[i], config.patch_strides[i], config.patch_paddings[i],
+        self.patch_embed = ConvEmbed(in_chans, C, config.patch_sizes[i], config.patch_strides[i],
+                                     config.patch_paddings[i],
                                      config.norm_eps)
         self.cls_token = Parameter((1, 1, C), normal(0.02)) if cls_token else None
         self.pos_drop = Dropout(config.drop_rate)
@@ -121,8 +127,9 @@ class Level(Module):
 
     def attention(self, config, i):
         """The attention of one block."""
-        return ConvAttention(config.embed_dims[i], config.num_heads[i], config.maps[i], config.qkv_method, config.qkv_kernel,
-                             config.q_stride, config.kv_stride, config.qkv_bias, config.attn_drop_rate, config.drop_rate)
+        return ConvAttention(config.embed_dims[i], config.num_heads[i], config.maps[i], config.qkv_method,
+                             config.qkv_kernel, config.q_stride, config.kv_stride, config.qkv_bias,
+                             config.attn_drop_rate, config.drop_rate)
 
     def forward(self, x, down=EVALUATION):
         x, c_embed = self.patch_embed.forward(x)
@@ -154,9 +161,9 @@ class CvTCache(NamedTuple):
 class CvT(Model):
     """images (B, in_chans, H, W)   →   logits (B, num_classes)
 
-    Batch norm is exact over the images of one forward(train=True). Training in lanes therefore normalises over a micro-batch
-    (as gradient accumulation does elsewhere), and the running statistics are the average of all micro-batches, in order. One
-    shard and a micro-batch as large as the batch make batch norm exact again.
+    Batch norm is exact over the images of one forward(train=True). Training in lanes therefore normalises over a
+    micro-batch (as gradient accumulation does elsewhere), and the running statistics are the average of all
+    micro-batches, in order. One shard and a micro-batch as large as the batch make batch norm exact again.
     """
 
     first_and_last = ("stage0.patch_embed.", "head.")
@@ -169,7 +176,7 @@ class CvT(Model):
             cls_token = config.cls_token and i == len(config.depths) - 1
             setattr(self, f"stage{i}", Level(config, i, widths[i], cls_token))
         self.norm, self.head = LayerNorm(widths[-1], config.norm_eps), Linear(widths[-1], config.num_classes)
-        self.head.bias.init = conv_uniform(widths[-1])       # torch's default for a Linear, which the official code keeps
+        self.head.bias.init = conv_uniform(widths[-1])     # torch's default for a Linear, which the official code keeps
         self.finish(seed, dtype, materialise)
 
     @property
@@ -211,7 +218,8 @@ class CvT(Model):
         """A batch norm that sees one value a channel has no variance."""
         for i, (H, W) in enumerate(self.config.maps):
             if self.config.qkv_method == "dw_bn" and batch == 1 and max(H, W) <= self.config.kv_stride:
-                fail("images", "2 or more to train on", f"a batch of 1, which leaves batch norm a single value a channel in stage {i}, "
+                fail("images", "2 or more to train on", "a batch of 1, which leaves batch norm a single value a "
+                     f"channel in stage {i}, "
                      f"where k and v are 1×1 maps (kv_stride {self.config.kv_stride} on {H}×{W})")
 
     # --- what the figures and the files of weights ask
@@ -239,12 +247,14 @@ class CvT(Model):
             if level.cls_token:
                 found += [rows.Row(f"stage{i}.cls_token", "class", (*N, C), level.cls_token.size, 0, N[0] * C)]
             found += [row for j, block in enumerate(level.blocks) for row in block.rows(f"{stage.name}.{j}", N)]
-        return found + [rows.norm("norm", self.norm, () if self.config.cls_token else N), rows.linear("head", self.head, ())]
+        norm = rows.norm("norm", self.norm, () if self.config.cls_token else N)
+        return [*found, norm, rows.linear("head", self.head, ())]
 
 
 # 32×32 images: 16×16, then 8×8 tokens, whose mean is classified
-CIFAR = dict(img_size=32, num_classes=10, patch_sizes=(3, 3), patch_strides=(2, 2), patch_paddings=(1, 1), cls_token=False)
-# Wu et al. 2021, table 2, with the official strides and paddings. They train with drop path (0, 0, 0.1), cvt_w24 with (0, 0, 0.3).
+CIFAR = dict(img_size=32, num_classes=10, patch_sizes=(3, 3), patch_strides=(2, 2), patch_paddings=(1, 1),
+             cls_token=False)
+# Wu et al. 2021, table 2, with the official strides and paddings. Their drop path: (0, 0, 0.1), cvt_w24 (0, 0, 0.3).
 PRESETS = {
     "cvt_13": CvTConfig(),
     "cvt_21": CvTConfig(depths=(1, 4, 16)),

@@ -9,7 +9,8 @@ from ..layers import AvgPool, ConvBatchNorm, Dropout, Linear, merge_heads, split
 from . import rows
 from .grids import spread_evenly
 
-METHODS = {"dw_bn": (ConvBatchNorm, ConvBatchNorm), "avg": (None, AvgPool), "linear": (None, None)}   # before q; before k and v
+# before q, and before k and v
+METHODS = {"dw_bn": (ConvBatchNorm, ConvBatchNorm), "avg": (None, AvgPool), "linear": (None, None)}
 
 
 class ConvAttentionCache(NamedTuple):
@@ -37,8 +38,8 @@ class ConvAttention(Module):
     size: (H, W) of the map.   method, kernel, q_stride, kv_stride: CvTConfig's qkv_method, qkv_kernel and strides
     """
 
-    def __init__(self, C, num_heads, size, method="dw_bn", kernel=3, q_stride=1, kv_stride=2, qkv_bias=True, attn_drop_rate=0.0,
-                 drop_rate=0.0):
+    def __init__(self, C, num_heads, size, method="dw_bn", kernel=3, q_stride=1, kv_stride=2, qkv_bias=True,
+                 attn_drop_rate=0.0, drop_rate=0.0):
         of_q, of_kv = METHODS[method]
         self.conv_proj_q = of_q(C, kernel, q_stride) if of_q else None
         self.conv_proj_k = of_kv(C, kernel, kv_stride) if of_kv else None
@@ -53,7 +54,8 @@ class ConvAttention(Module):
         q, c1 = self.project(x, self.conv_proj_q, self.proj_q, down)
         k, c2 = self.project(x, self.conv_proj_k, self.proj_k, down)
         v, c3 = self.project(x, self.conv_proj_v, self.proj_v, down)
-        y, c4 = F.attention_forward(q, k, v, scale=self.scale, drop_rate=self.attn_drop.rate, seeds=self.attn_drop.seeds(down))
+        y, c4 = F.attention_forward(q, k, v, scale=self.scale, drop_rate=self.attn_drop.rate,
+                                    seeds=self.attn_drop.seeds(down))
         y, c5 = self.proj.forward(merge_heads(y))
         y, c6 = self.proj_drop.forward(y, down)
         return y, ConvAttentionCache(c1, c2, c3, c4, c5, c6)
@@ -84,8 +86,9 @@ class ConvAttention(Module):
         return cache.attention.attn
 
     def in_image(self, probs, grid, b):
-        """The probabilities of image b between the tokens of the grid, (nh, N, N): what the keys that a convolution or pooling
-        made of several tokens get, spread over those tokens, so that even attention stays even. Rows sum to 1."""
+        """The probabilities of image b between the tokens of the grid, (nh, N, N): what the keys that a convolution or
+        pooling made of several tokens get, spread over those tokens, so that even attention stays even. A row
+        sums to 1."""
         probs, conv = probs[b], self.conv_proj_k
         if conv is None:
             return probs
@@ -104,7 +107,8 @@ class ConvAttention(Module):
                 found += conv_rows(f"{name}.conv_proj_{of}", conv, C, out)
             S = out[0] * out[1] + cls
             found += [rows.linear(f"{name}.proj_{of}", linear, (S,))]
-        return [*found, rows.attention(name, tokens, *tokens, S, C, self.num_heads), rows.linear(f"{name}.proj", self.proj, tokens)]
+        return [*found, rows.attention(name, tokens, *tokens, S, C, self.num_heads),
+                rows.linear(f"{name}.proj", self.proj, tokens)]
 
 
 def conv_rows(name, conv, C, out):

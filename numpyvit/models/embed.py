@@ -104,7 +104,8 @@ class ConvNormAct(Module):
     def rows(self, name, out):
         """The rows of a summary.   out: (H, W) of the output"""
         bn = rows.norm(f"{name}.bn", self.bn, out, "batch norm")
-        return [rows.conv(f"{name}.conv", self.conv, out), bn, rows.Row(f"{name}.act", self.act, bn.shape, 0, 0, bn.activations)]
+        act = rows.Row(f"{name}.act", self.act, bn.shape, 0, 0, bn.activations)
+        return [rows.conv(f"{name}.conv", self.conv, out), bn, act]
 
 
 class ConvStem(Module):
@@ -126,7 +127,8 @@ class ConvStem(Module):
             x, cache = layer.forward(x, down)
             caches.append(cache)
         weight = self.proj.weight.data
-        y, c_proj = F.linear_forward(x.reshape(len(x), -1, x.shape[-1]), weight.reshape(len(weight), -1), self.proj.bias.data)
+        tokens = x.reshape(len(x), -1, x.shape[-1])
+        y, c_proj = F.linear_forward(tokens, weight.reshape(len(weight), -1), self.proj.bias.data)
         return y, (caches, c_proj, x.shape)
 
     def backward(self, dy, cache):

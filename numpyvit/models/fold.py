@@ -6,11 +6,13 @@ from ..layers import ConvBatchNorm, zeros
 
 
 def fold_batch_norm(model):
-    """A copy for inference in which every batch norm is part of its convolution: the same logits up to rounding, with less work.
+    """A copy for inference in which every batch norm is part of its convolution: the same logits up to rounding, with
+    less work.
 
         w ← w · g,   b ← bias − running_mean · g,   g = weight/√(running_var + eps)
 
-    Folding the batch norm into the Linear behind it would be wrong: the class token passes the Linear, but not the batch norm.
+    Folding the batch norm into the Linear behind it would be wrong: the class token passes the Linear, but not the
+    batch norm.
     """
     folded, state = type(model)(model.config, materialise=False), model.state_dict()
     for path, module in folded.modules():

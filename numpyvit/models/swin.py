@@ -1,6 +1,7 @@
-"""Swin Transformer. Liu et al. 2021, "Hierarchical Vision Transformer using Shifted Windows"; parameter names and layouts are timm's.
+"""Swin Transformer. Liu et al. 2021, "Hierarchical Vision Transformer using Shifted Windows"; parameters as in timm.
 
-    a stage:  [merge 2×2 patches];   x ← x + WindowAttention(LN(x));   x ← x + MLP(LN(x));   every second block shifts its windows
+    a stage:  [merge 2×2 patches];   x ← x + WindowAttention(LN(x));   x ← x + MLP(LN(x));
+    every second block shifts its windows
     logits = head(mean of LN(x))
 """
 import math
@@ -26,11 +27,11 @@ from .swin_layers import PatchMerging, WindowAttention
 class SwinConfig:
     """Everything that decides a Swin. timm's names and defaults.
 
-    img_size, patch_size in pixels (img_size may be (H, W); an image that is no multiple of the patch is padded with zeros).
+    img_size, patch_size in pixels; img_size may be (H, W), and is padded with zeros to a multiple of the patch
     embed_dim: width of the first stage, doubled by every further one.   depths, num_heads: one number a stage.
     window_size: side of a window in tokens.   mlp_ratio: MLP width / width of the stage.
     drop_rate: dropout after the patch embedding and after every projection of a block; attn_drop_rate: on the attention
-    probabilities; drop_path_rate: stochastic depth, rising linearly from 0 in the first block of all to this in the last.
+    probabilities; drop_path_rate: stochastic depth, rising linearly from 0 in the first block to this in the last.
     """
 
     img_size: int | tuple = 224
@@ -53,8 +54,8 @@ class SwinConfig:
         check_types(self)
         check_image_size(self)
         check_stages(self, "depths", "num_heads")
-        check_numbers(self, "patch_size", "in_chans", "num_classes", "embed_dim", "depths", "num_heads", "window_size", "mlp_ratio",
-                      "norm_eps", above=0)
+        check_numbers(self, "patch_size", "in_chans", "num_classes", "embed_dim", "depths", "num_heads", "window_size",
+                      "mlp_ratio", "norm_eps", above=0)
         check_numbers(self, "drop_rate", "attn_drop_rate", "drop_path_rate", least=0, below=1)
         check_choice(self, "act", tuple(ACTIVATIONS))
         check_heads([self.embed_dim * 2**i for i in range(len(self.depths))], self.num_heads)
@@ -62,9 +63,10 @@ class SwinConfig:
             fail("img_size", f"at least one patch of {self.patch_size} pixels a side", self.img_size)
 
     def stages(self):
-        """(C, H, W, M, shift) of every stage: width, map, side of a window, and by how much every second block shifts it.
+        """(C, H, W, M, shift) of every stage: width, map, side of a window, and the shift of every second block.
 
-        A map that is no larger than the window is one window, unshifted, with a bias table of its own size (the official rule).
+        A map that is no larger than the window is one window, unshifted, with a bias table of its own size (the
+        official rule).
         """
         H, W = (-(-side // self.patch_size) for side in pair(self.img_size))
         for i in range(len(self.depths)):
@@ -81,7 +83,10 @@ class LayerCache(NamedTuple):
 
 
 class Layer(Module):
-    """[PatchMerging, then] blocks with plain and shifted windows in turn.   (B, N, C)   →   (B, N, C), or (B, N', 2·C)"""
+    """[PatchMerging, then] blocks with plain and shifted windows in turn.
+
+    (B, N, C)   →   (B, N, C), or (B, N', 2·C)
+    """
 
     def __init__(self, config, i, drop_paths):
         stages = list(config.stages())
@@ -91,8 +96,8 @@ class Layer(Module):
         shifted = (*window_index(H, W, M, shift), shifted_window_mask(H, W, M, shift)) if shift else plain
         self.blocks = []
         for j, rate in enumerate(drop_paths):
-            attn = WindowAttention(C, config.num_heads[i], M, *(shifted if j % 2 else plain), config.qkv_bias, config.attn_drop_rate,
-                                   config.drop_rate)
+            attn = WindowAttention(C, config.num_heads[i], M, *(shifted if j % 2 else plain), config.qkv_bias,
+                                   config.attn_drop_rate, config.drop_rate)
             self.blocks.append(Block(C, attn, config, rate))
 
     def forward(self, x, down=EVALUATION):
@@ -183,8 +188,10 @@ class Swin(Model):
         return [c for layer in cache.parts.layers for c in layer.blocks]
 
     def position_tables(self):
-        return {f"{stage.name}.{j}.attn.relative_position_bias_table": PositionTable((2 * M - 1, 2 * M - 1), of_offsets=True)
-                for stage, (_, _, _, M, _) in zip(self.stages(), self.config.stages()) for j in range(len(stage.blocks))}
+        return {f"{stage.name}.{j}.attn.relative_position_bias_table":
+                PositionTable((2 * M - 1, 2 * M - 1), of_offsets=True)
+                for stage, (_, _, _, M, _) in zip(self.stages(), self.config.stages())
+                for j in range(len(stage.blocks))}
 
     def relative_position_tables(self):
         tables = {f"{stage.name}.{j}": block.attn.relative_position_bias_table.data
@@ -199,7 +206,8 @@ class Swin(Model):
         for i, (layer, stage) in enumerate(zip(self.layers, self.stages())):
             if layer.downsample:
                 found += layer.downsample.rows(f"layers.{i}.downsample", stage.grid)
-            found += [row for j, block in enumerate(layer.blocks) for row in block.rows(f"{stage.name}.{j}", stage.grid)]
+            found += [row for j, block in enumerate(layer.blocks)
+                      for row in block.rows(f"{stage.name}.{j}", stage.grid)]
         return found + [rows.norm("norm", self.norm, stage.grid), rows.linear("head", self.head.fc, ())]
 
 
@@ -207,14 +215,15 @@ class Swin(Model):
 PRESETS = {
     "swin_tiny_patch4_window7_224": SwinConfig(drop_path_rate=0.2),
     "swin_small_patch4_window7_224": SwinConfig(depths=(2, 2, 18, 2), drop_path_rate=0.3),
-    "swin_base_patch4_window7_224": SwinConfig(embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32), drop_path_rate=0.5),
+    "swin_base_patch4_window7_224": SwinConfig(
+        embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32), drop_path_rate=0.5),
     "swin_large_patch4_window7_224": SwinConfig(embed_dim=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48),
                                                 drop_path_rate=0.2),
     # for 32×32 images; the first is the one of Lee et al. 2021 ("Vision Transformer for Small-Size Datasets")
-    "swin_mini_patch2_window4_32": SwinConfig(img_size=32, patch_size=2, num_classes=10, depths=(2, 6, 4), num_heads=(3, 6, 12),
-                                              window_size=4, mlp_ratio=2.0),
+    "swin_mini_patch2_window4_32": SwinConfig(img_size=32, patch_size=2, num_classes=10, depths=(2, 6, 4),
+                                              num_heads=(3, 6, 12), window_size=4, mlp_ratio=2.0),
     "swin_nano_patch2_window4_32": SwinConfig(img_size=32, patch_size=2, num_classes=10, embed_dim=64, depths=(2, 4),
                                               num_heads=(2, 4), window_size=4, mlp_ratio=2.0),
     "swin_nano_patch4_window4_32": SwinConfig(img_size=32, patch_size=4, num_classes=10, embed_dim=96, depths=(4, 2),
-                                              num_heads=(3, 6), window_size=4, mlp_ratio=2.0),     # a quarter of the tokens
+                                              num_heads=(3, 6), window_size=4, mlp_ratio=2.0),    # fewer tokens
 }

@@ -5,7 +5,10 @@ import numpy as np
 
 
 class BatchNormCache(NamedTuple):
-    """x (..., C)   weight, mean, var, rstd (C,)   of_batch: whether mean and var are the batch's, not running statistics"""
+    """x (..., C)   weight, mean, var, rstd (C,)
+
+    of_batch: whether mean and var are the batch's, not running statistics
+    """
 
     x: np.ndarray
     weight: np.ndarray
@@ -37,7 +40,10 @@ def batch_norm_forward(x, weight, bias, running_mean=None, running_var=None, eps
 
 
 def batch_norm_backward(dy, cache):
-    """dx = rstd · (dnorm − mean(dnorm) − norm · mean(dnorm ⊙ norm)),   dnorm = dy ⊙ weight;   evaluation: dx = rstd · dnorm"""
+    """dx = rstd · (dnorm − mean(dnorm) − norm · mean(dnorm ⊙ norm)),   dnorm = dy ⊙ weight;
+
+    evaluation: dx = rstd · dnorm
+    """
     x, weight, mean, var, rstd, of_batch = cache
     norm = (x - mean) * rstd                                                 # recomputed, not kept
     positions = tuple(range(dy.ndim - 1))

@@ -20,18 +20,20 @@ class WindowAttentionCache(NamedTuple):
     has_qkv_bias: bool
 
 
-def window_attention_forward(qkv, qkv_bias, bias, index, inverse, num_heads, mask=None, scale=None, drop_rate=0.0, seeds=None):
+def window_attention_forward(qkv, qkv_bias, bias, index, inverse, num_heads, mask=None, scale=None, drop_rate=0.0,
+                             seeds=None):
     """Every token attends to the tokens of its own window.
 
         windows = gather(qkv) + qkv_bias,   y = gather⁻¹(self_attention(windows; bias, mask))
 
-    qkv (B, N, 3·C), tokens in map order, before its bias   qkv_bias (3·C,) or None   bias (nh, M², M²), by relative position
+    qkv (B, N, 3·C), tokens in map order, before its bias   qkv_bias (3·C,) or None
+    bias (nh, M², M²), by relative position
     index (nW·M²,), inverse (N,) of window_index   mask (nW, M², M²) of shifted_window_mask or None   →   y (B, N, C)
     drop_rate, seeds (B,), one an image: dropout on attn, each window with a seed of its own.
 
-    A projection treats every token alone and commutes with the permutation. The projections therefore stay outside, in map
-    order, and only the attention sees windows. A padded token is a zero vector before the projection, and qkv_bias after it.
-    The other tokens attend to padded tokens as to any token; their gradient goes to qkv_bias alone.
+    A projection treats every token alone and commutes with the permutation. The projections therefore stay outside, in
+    map order, and only the attention sees windows. A padded token is a zero vector before the projection, and qkv_bias
+    after it. The other tokens attend to padded tokens as to any token; their gradient goes to qkv_bias alone.
     cache: a WindowAttentionCache.
     Liu et al. 2021, eqs. 3–4
     """
@@ -41,13 +43,15 @@ def window_attention_forward(qkv, qkv_bias, bias, index, inverse, num_heads, mas
     windows = windows.reshape(-1, M2, C3)                                    # (B·nW, M², 3·C)
     if qkv_bias is not None:
         windows = windows + qkv_bias
-    y, c2 = self_attention_forward(windows, num_heads, bias, mask, scale, drop_rate, window_seeds(seeds, len(index) // M2))
+    y, c2 = self_attention_forward(windows, num_heads, bias, mask, scale, drop_rate,
+                                   window_seeds(seeds, len(index) // M2))
     y, c3 = gather_tokens_forward(y.reshape(B, len(index), C3 // 3), inverse, index)
     return y, WindowAttentionCache(c1, c2, c3, qkv_bias is not None)
 
 
 def window_attention_backward(dy, cache):
-    """dwindows, dbias = self_attention's of gather(dy),   dqkv = gather⁻¹(dwindows),   dqkv_bias = Σ dwindows, padding included
+    """dwindows, dbias = self_attention's of gather(dy),   dqkv = gather⁻¹(dwindows),
+    dqkv_bias = Σ dwindows, padding included
 
     dqkv_bias is None without a qkv_bias.
     """

@@ -1,7 +1,9 @@
-"""Windows of a feature map, shifted windows, and the merging of 2×2 patches: permutations of tokens, with zeros as padding.
+"""Windows of a feature map, shifted windows, and the merging of 2×2 patches: permutations of tokens, with zeros as
+padding.
 
-A permutation is linear and orthogonal: its backward is the inverse permutation, nothing more. Each forward below says what
-happens to the map; window_index and merge_index run it once on the token numbers, so that a model only ever gathers rows.
+A permutation is linear and orthogonal: its backward is the inverse permutation, nothing more. Each forward below says
+what happens to the map; window_index and merge_index run it once on the token numbers, so that a model only ever
+gathers rows.
 """
 import numpy as np
 
@@ -96,7 +98,7 @@ def gather_tokens_forward(x, index, inverse):
 
 
 def gather_tokens_backward(dy, cache):
-    """dx = dy[inverse]: every token went to one place, so the adjoint of the gather is a gather too, not a scatter-add"""
+    """dx = dy[inverse].   Every token went to one place, so the adjoint of the gather is a gather, too."""
     index, inverse = cache
     return gather_tokens_forward(dy, inverse, index)[0]
 
@@ -114,6 +116,7 @@ def merge_index(H, W):
 
 
 def with_inverse(index):
+    """index, and the row that every token has got: (index, inverse)"""
     rows = np.flatnonzero(index >= 0)                                        # in the order of the gathered rows
     return index, rows[np.argsort(index[rows])]                              # the row of token 0, of token 1, …
 
@@ -125,8 +128,8 @@ def shifted_window_mask(H, W, M, shift):
 
     H, W of the map, padded here to multiples of M as shifted_windows pads   →   (nW, M², M²) float32
     After the roll, the last shift rows and columns are those that came round the edge: two labels an axis, four in all,
-    tell every region apart. (The usual nine give the same masks.) −∞ makes the weight exactly 0; the customary −100 makes
-    it a subnormal number, slow and not 0. No row is all −∞: a token may always attend to itself.
+    tell every region apart. (The usual nine give the same masks.) −∞ makes the weight exactly 0; the customary −100
+    makes it a subnormal number, slow and not 0. No row is all −∞: a token may always attend to itself.
     Liu et al. 2021, section 3.2, "efficient batch computation for shifted configuration"
     """
     padded_H, padded_W = H + -H % M, W + -W % M
