@@ -7,6 +7,8 @@ import pytest
 
 import numpyvit
 from numpyvit.cli.main import main
+from numpyvit.data import registry, shapes
+from numpyvit.data.resize import resized
 from numpyvit.errors import UserError
 from numpyvit.files.safetensors import read_tensors
 from numpyvit.runs.classifier import Classifier
@@ -215,3 +217,30 @@ def test_train_init_and_fine_tune_on_the_command_line(run, tmp_path, monkeypatch
     assert config["recipe"]["optimizer"] == "sgd" and config["model"]["config"]["img_size"] == 28            # 16 · 384 / 224
     status, _, err = command(capsys, "train", "--fine-tune", "paper", "--data", "shapes")
     assert status == 2 and "--init" in err
+
+
+@pytest.mark.parametrize("before, after", [(32, 40), (28, 12), (5, 5), (7, 20)])
+def test_resized_images_are_torchs(before, after):
+    import torch
+    images = np.random.default_rng(0).integers(0, 256, (3, 2, before, before), dtype=np.uint8)
+    mode = "bilinear" if after >= before else "area"
+    if mode == "area" and before % after:
+        after = before // 2
+    expected = torch.nn.functional.interpolate(torch.tensor(images).double(), size=after, mode=mode,
+                                               **({"align_corners": False} if mode == "bilinear" else {})).numpy()
+    result = resized(images, after)
+    assert result.dtype == np.uint8 and np.abs(result - expected).max() < 0.5001
+
+
+def test_a_data_set_of_another_size(monkeypatch):
+    row = registry.TABLE["cifar10"]
+    asked = []
+
+    def of_row(self, data_dir=None, img_size=None, download=True, progress=None):
+        asked.append(img_size)
+        return shapes.load(32, 40, 20)
+    monkeypatch.setattr(type(row), "load", of_row)
+    dataset, side = registry.load_resized("cifar10", None, 40)
+    assert side == 32 and asked == [None] and dataset.train.images.shape == (40, 3, 40, 40) and len(dataset.test) == 20
+    same_size, side = registry.load_resized("cifar10", None, 32)
+    assert side == 32 and asked == [None, 32] and same_size.train.images.shape == (40, 3, 32, 32)

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from ..errors import UserError
-from .dataset import Dataset
+from .dataset import Dataset, ImageSet
+from .resize import resized
 
 
 @dataclass(frozen=True)
@@ -16,12 +17,14 @@ class Row:
     loader      FILE.FUNCTION in this folder
     classes     how many; None where the files say so
     mirrored    whether an image that is mirrored left to right still shows its class: an object does, a digit does not
+    sides       the sizes that its images come in, the first unless another is asked for; none: any
     recipe      further settings that the data set asks of a recipe: {name: value}
     """
     name: str
     loader: str
     classes: int | None
     mirrored: bool = True
+    sides: tuple = ()
     recipe: dict = field(default_factory=dict)
 
     def load(self, data_dir=None, img_size=None, download=True, progress=None):
@@ -32,16 +35,27 @@ class Row:
 
 
 TABLE = {row.name: row for row in (
-    Row("cifar10", "cifar10.load", 10),
-    Row("cifar100", "cifar100.load", 100),
-    Row("cifar100-coarse", "cifar100.load_coarse", 20),
-    Row("mnist", "mnist.load", 10, mirrored=False),
-    Row("fashion-mnist", "fashion_mnist.load", 10),
-    Row("svhn", "svhn.load", 10, mirrored=False),
+    Row("cifar10", "cifar10.load", 10, sides=(32,)),
+    Row("cifar100", "cifar100.load", 100, sides=(32,)),
+    Row("cifar100-coarse", "cifar100.load_coarse", 20, sides=(32,)),
+    Row("mnist", "mnist.load", 10, mirrored=False, sides=(28, 32)),
+    Row("fashion-mnist", "fashion_mnist.load", 10, sides=(28, 32)),
+    Row("svhn", "svhn.load", 10, mirrored=False, sides=(32,)),
     Row("shapes", "shapes.load", 10),
     Row("folder", "folder.load", None),
 )}
 
+
+def load_resized(name, data_dir, img_size):
+    """As load, for any img_size: images that have another size of their own are resized.   → Dataset, their own size"""
+    name, data_dir = split_name(name, data_dir)
+    sides = find_row("cifar10" if name == "auto" else name).sides
+    if not sides or img_size in sides:
+        return load(name, data_dir, img_size), img_size
+    dataset = load(name, data_dir)
+    sets = {part: getattr(dataset, part) for part in ("train", "test", "val") if getattr(dataset, part) is not None}
+    sets = {part: ImageSet(resized(old.images, img_size), old.labels) for part, old in sets.items()}
+    return replace(dataset, **sets), dataset.train.images.shape[-1]
 
 def load(name: str = "auto", data_dir: str | os.PathLike | None = None, img_size: int | None = None,
          download: bool = True, progress: Callable[[int, int], None] | None = None) -> Dataset:

@@ -1,4 +1,5 @@
-"""Smaller images by area: a pixel of the result is the mean of the part of the image that it covers."""
+"""Images of another size. Smaller ones by area: a pixel of the result is the mean of the part of the image that it
+covers. Larger ones by the two nearest pixels on each axis."""
 from functools import lru_cache
 
 import numpy as np
@@ -17,3 +18,21 @@ def shrink(images, side):
     """Square images by area:  y = R · x · Rᵀ for each channel.   images (B, C, H, H)   →   (B, C, side, side)"""
     rows = shares(images.shape[-1], side, images.dtype.name)
     return rows @ images @ rows.T
+
+
+@lru_cache(maxsize=8)
+def neighbours(size, larger):
+    """The weights of the two nearest of size pixels for each of more, narrower ones: (larger, size); rows sum to 1."""
+    place = np.clip((np.arange(larger) + 0.5) * size / larger - 0.5, 0, size - 1)
+    return np.maximum(0, 1 - np.abs(place[:, None] - np.arange(size))).astype(np.float32)
+
+
+def resized(images, side):
+    """Square images in another size:  y = R · x · Rᵀ, rounded.   images (n, C, H, H)   →   (n, C, side, side), uint8"""
+    before = images.shape[-1]
+    rows = shares(before, side) if side < before else neighbours(before, side)
+    result = np.empty((*images.shape[:2], side, side), np.uint8)
+    for lo in range(0, len(images), 256):                                    # a few at a time: these are floats
+        part = rows @ images[lo:lo + 256].astype(np.float32) @ rows.T
+        result[lo:lo + 256] = np.rint(part).clip(0, 255)
+    return result

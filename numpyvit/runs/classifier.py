@@ -4,6 +4,7 @@ import os
 import numpy as np
 
 from ..data import hold_out, load, normalise
+from ..data.registry import load_resized
 from ..data.views import mean_logits
 from ..errors import UserError
 from ..module import pair
@@ -97,7 +98,7 @@ class Classifier:
         H, W = pair(self.model.config.img_size)
         if H != W:
             raise UserError(f"img_size: the data sets have square images, the model takes {H} × {W}")
-        dataset = load(name, data_dir, H)
+        dataset, _ = load_resized(name, data_dir, H)
         if len(dataset.classes) != len(self.classes) or dataset.test.images.shape[1] != len(self.mean):
             channels = dataset.test.images.shape[1]
             raise UserError(f"{self.path} tells {len(self.classes)} classes in {len(self.mean)} channels, "
@@ -107,7 +108,8 @@ class Classifier:
     def split(self, name, data_dir=None):
         """"test", or the "val" images that the run held out: → images (n, C, H, W) uint8, labels (n,)"""
         recorded, recipe = self.config.data, self.config.recipe
-        dataset = load(recorded.name, data_dir or recipe.data_dir, pair(self.model.config.img_size)[0])
+        data_dir, side = data_dir or recipe.data_dir, pair(self.model.config.img_size)[0]
+        dataset = load_resized(recorded.name, data_dir, side)[0] if recipe.init else load(recorded.name, data_dir, side)
         if records_of(dataset) != recorded.checksum:
             raise UserError(f"the data set is not the one of this run: its checksum is {records_of(dataset)}, expected "
                             f"{recorded.checksum}")

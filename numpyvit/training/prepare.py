@@ -14,6 +14,7 @@ import threadpoolctl
 
 from .. import __version__
 from ..data import channel_statistics, hold_out, load
+from ..data.registry import load_resized
 from ..errors import UserError
 from ..models import count_parameters, create_model, model_config
 from ..module import pair
@@ -39,7 +40,13 @@ def load_dataset(recipe, progress, recorded=None, data_dir=None):
     H, W = pair(model.img_size)
     if H != W:
         raise UserError(f"img_size: the data sets have square images, got {H} × {W}")
-    dataset = load(recorded.name if recorded else recipe.data, data_dir or recipe.data_dir, H)
+    name, data_dir = recorded.name if recorded else recipe.data, data_dir or recipe.data_dir
+    if recipe.init:                                                          # a model whose size is the weights'
+        dataset, side = load_resized(name, data_dir, H)
+        if side != H:
+            progress.say(f"the images of {dataset.name} are resized from {side} to {H} pixels")
+    else:
+        dataset = load(name, data_dir, H)
     if recorded and recorded.checksum != records_of(dataset):
         raise UserError("the data set is not the one this run was started with: its checksum is "
                         f"{records_of(dataset)}, expected {recorded.checksum}")
