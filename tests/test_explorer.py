@@ -163,3 +163,22 @@ def test_the_update_is_the_optimisers(kind, rng=np.random.default_rng(0)):
         optimizer.step(0.01, 7, optimizer.grad_norm())
     for name, p in twin.named_parameters():
         np.testing.assert_allclose(r.tape.value(r.updated[name]), p.data, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+def test_weights_without_a_run(tmp_path, capsys):
+    """A weights file that says how images are prepared, in the place of a run."""
+    import numpyvit
+    from numpyvit.cli import main as cli
+    from numpyvit.weights.images import Preprocessing
+    from PIL import Image
+    model, pixels, _, _ = subject("vit")
+    numpyvit.save_weights(model, tmp_path / "plain.safetensors")
+    model.classes, model.preprocessing = ["ant", "bee", "cat", "dog", "eel"], Preprocessing((8, 8), mean=tuple(MEAN), std=tuple(STD))
+    numpyvit.save_weights(model, tmp_path / "w.safetensors")
+    Image.fromarray(pixels[0].transpose(1, 2, 0)).save(tmp_path / "i.png")
+    out = tmp_path / "e.html"
+    assert cli.main(["explore", str(tmp_path / "w.safetensors"), str(tmp_path / "i.png"), "-o", str(out)]) == 0
+    assert out.stat().st_size < 1_000_000
+    assert cli.main(["explore", str(tmp_path / "plain.safetensors"), str(tmp_path / "i.png"), "-o", str(out)]) == 2
+    assert cli.main(["explore", str(tmp_path / "nothing"), str(tmp_path / "i.png"), "-o", str(out)]) == 2
+    assert capsys.readouterr().err.count("\n") == 2

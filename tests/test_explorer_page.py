@@ -1,13 +1,16 @@
 """What the explorer's page says: clicked cells, colours, keyboard, addresses, narrow screens, and what changes when something is changed."""
 import math
+import os
 
 import numpy as np
 import pytest
 
+import numpyvit
 from chromium import PROGRAM, Browser
 from explorer_pages import MEAN, MODELS, STD, page, recording, subject
 from numpyvit import functional as F
 from numpyvit.explorer.record import definitions, float64_twin
+from numpyvit.explorer.write import explore
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium on this machine (apt-get install chromium)")
 NAMES = ("vit", "swin", "cvt_eval")
@@ -246,3 +249,20 @@ def test_a_page_of_a_run(family, browser, tmp_path, capsys):
     assert cli.main(["explore", str(run), image, "--label", "cow", "-o", str(out)]) == 2
     err = capsys.readouterr().err
     assert "expected one of the classes" in err and err.count("\n") == 1
+
+
+@pytest.mark.skipif(not os.environ.get("NUMPYVIT_BUDGETS"), reason="times mean something on a quiet machine only: set NUMPYVIT_BUDGETS=1")
+@pytest.mark.parametrize("name", ["vit_nano_patch4_32", "swin_nano_patch4_window4_32", "cvt_nano_32"])
+def test_budgets(name, tmp_path, rng=np.random.default_rng(0)):
+    """Ready below 2 s, a step below 50 ms, a what-if below 1 s, the file below 10 MB."""
+    model, path = numpyvit.create_model(name, seed=0), tmp_path / "p.html"
+    path.write_text(explore(model, rng.integers(0, 256, (3, 32, 32), dtype=np.uint8), range(10), MEAN, STD))
+    with Browser() as browser:
+        browser.open(path)
+        ready = browser.run("performance.now()")
+        step = browser.run("""(() => { const times = app.order.filter((_, k) => k % 20 === 0).map(n => { const t = performance.now(); app.select(n, 0);
+                               document.body.offsetHeight; return performance.now() - t; }).sort((a, b) => a - b); return times[times.length >> 1]; })()""")
+        change = browser.run("(async () => { const t = performance.now(); app.ownLeaf(app.program.named.pixels)[5] = 9; "
+                             "await app.edited([app.program.named.pixels]); return performance.now() - t; })()")
+    print(f"{name}: {path.stat().st_size / 1e6:.1f} MB, ready {ready:.0f} ms, step {step:.0f} ms, what-if {change:.0f} ms")
+    assert path.stat().st_size < 10e6 and ready < 2000 and step < 50 and change < 1000

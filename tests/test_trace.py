@@ -152,3 +152,51 @@ def test_tables(reference, rng=np.random.default_rng(0)):
     print_comparison(compare(tensors, tensors), Console(file=out))
     text = out.getvalue()
     assert "numpyvit/ops/layer_norm.py:" in text and "centred" in text and "3×5" in text and "max |a − b|" in text
+
+
+def test_operands_scalars_and_callers(reference, tmp_path, rng=np.random.default_rng(0)):
+    """Which arrays a line read, which numbers it had, and who called: also from a file."""
+    q, k, v = rng.standard_normal((3, 2, 3, 5, 7))
+    with trace() as tensors:
+        attention_forward(q, k, v)
+    tensors.save(tmp_path / "a.npz")
+    for found in (tensors, Trace.load(tmp_path / "a.npz")):
+        (scores,) = found.find("scores", "attention_forward")
+        assert [key.name for key in scores.operands] == ["q", "k"] and scores.scalars["scale"] == 1 / 7**0.5
+        arrays = [next(t.array for t in found if t.key == key) for key in scores.operands]
+        np.testing.assert_allclose(scores.array, arrays[0] @ arrays[1].swapaxes(-1, -2) * scores.scalars["scale"], rtol=1e-12)
+        (x,) = found.find("x", "softmax_forward")
+        assert x.caller.startswith("attention_forward numpyvit/ops/attention.py:") and x.operands == ()
+
+
+def test_in_place_changes_are_recorded_before_and_after(reference):
+    from numpyvit.ops.optim import Update, adamw_step
+    data, grad, m, v = np.ones(3), np.full(3, 2.0), np.zeros(3), np.zeros(3)
+    with trace() as tensors:
+        adamw_step(data, grad, m, v, Update(0.1, 1), 0.9, 0.99, 1e-8)
+    before, after = tensors.find("data", "adamw_step")
+    np.testing.assert_array_equal(before.array, 1)
+    np.testing.assert_array_equal(after.array, data)
+    assert after.operands == (before.key,) and before.key.binding == 0
+
+
+@pytest.mark.parametrize("family", ["vit", "swin", "cvt"])
+def test_layers_too(reference, family, rng=np.random.default_rng(0)):
+    """Residual sums and gradients: what the parameters have in the end is what was recorded last."""
+    fields = {"vit": dict(patch_size=4, embed_dim=12, depth=1, num_heads=3),
+              "swin": dict(patch_size=2, embed_dim=8, depths=(2,), num_heads=(2,), window_size=2),
+              "cvt": dict(embed_dims=(6,), depths=(1,), num_heads=(2,), patch_sizes=(3,), patch_strides=(2,), patch_paddings=(1,))}
+    model = numpyvit.create_model(family, img_size=8, num_classes=2, dtype="float64", **fields[family])
+    with trace(model, layers=True) as tensors:
+        logits, cache = model.forward(rng.standard_normal((2, 3, 8, 8)))
+        model.backward(rng.standard_normal(logits.shape), cache)
+    last = {}
+    for t in tensors:
+        if t.key.name.endswith(".grad"):
+            last[".".join(filter(None, [t.key.module, t.key.name.removesuffix(".grad")]))] = t
+    grads = {name: p.grad for name, p in model.named_parameters()}
+    assert last.keys() <= grads.keys() and len(last) > len(grads) / 2
+    for name, t in last.items():
+        np.testing.assert_array_equal(t.array, grads[name], err_msg=name)
+        assert t.operands, name
+    assert any("Block" in t.key.op for t in tensors)

@@ -14,16 +14,18 @@ import json
 import os
 import sys
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 
 import numpy as np
 
 from .. import functional as F
 from ..errors import UserError
 from ..module import Module
+from .statements import statement
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-DEFINITIONS, KERNELS = (os.path.join(PACKAGE, folder) + os.sep for folder in ("ops", "kernels"))
+DEFINITIONS, KERNELS, MODELS = (os.path.join(PACKAGE, folder) + os.sep for folder in ("ops", "kernels", "models"))
+LAYERS = (MODELS, os.path.join(PACKAGE, "layers.py"))
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,19 @@ class Key:
 
 @dataclass
 class Tensor:
-    """One recorded array; file and line are those of the assignment (of the def for an argument)."""
+    """One recorded array; file and line are those of the assignment (of the def for an argument).
+
+    operands   the keys of the arrays that the statement reads, in its order; none for an argument
+    scalars    {name: number} that the call had at that time: scale, eps, stride, …
+    caller     function and file:line that called the op
+    """
     key: Key
     file: str
     line: int
     array: np.ndarray
+    operands: tuple = ()
+    scalars: dict = field(default_factory=dict)
+    caller: str = ""
 
     @property
     def shape(self):
@@ -63,7 +73,7 @@ class Trace(list):
 
     def save(self, path):
         """Write an .npz that load reads, in this or another process."""
-        about = [(*astuple(t.key), t.file, t.line) for t in self]
+        about = [(*astuple(t.key), t.file, t.line, [astuple(key) for key in t.operands], t.scalars, t.caller) for t in self]
         with open(path, "wb") as file:
             np.savez_compressed(file, about=np.array(json.dumps(about)), **{f"t{i}": t.array for i, t in enumerate(self)})
 
@@ -72,19 +82,26 @@ class Trace(list):
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 about = json.loads(str(arrays["about"]))
-                return cls(Tensor(Key(*row[:5]), *row[5:], arrays[f"t{i}"]) for i, row in enumerate(about))
+                return cls(Tensor(Key(*row[:5]), *row[5:7], arrays[f"t{i}"], *read_context(*row[7:])) for i, row in enumerate(about))
         except (ValueError, KeyError, TypeError, EOFError) as error:
             raise UserError(f"{path}: not a file that Trace.save wrote ({error})") from None
 
 
+def read_context(operands=(), scalars=None, caller=""):
+    """The last fields of a Tensor, from a file; files of older versions have none."""
+    return tuple(Key(*key) for key in operands), dict(scalars or {}), caller
+
+
 @contextmanager
-def trace(model=None, copy=True, boundary=False):
+def trace(model=None, copy=True, boundary=False, layers=False):
     """Record what the ops of this thread compute inside the block. Yields a Trace, filled as the ops return.
 
     model: names the module of every tensor.   copy: False keeps references, less memory, but later changes in place show.
     boundary: only the arguments and results of every op, of compiled kernels too: the one way to see those, and what
     compare() needs to hold two backends against each other. Results are called result, or result[0], result[1], …
-    An array that is filled in place is recorded as it is when its name goes: rebound, or at the function's return.
+    layers: the methods of layers.py and models/, too: residual sums, class tokens, positions, and every `.grad +=`.
+    An array that is changed in place is recorded as it was bound and as it is when its name goes (rebound, or at the return);
+    one that numpy.empty or zeros made only as it is in the end.
     Not inside a debugger, coverage or another trace(): they use the same hook.
     Raises UserError where the kernels are compiled (their variables are no Python objects) unless boundary is set.
     """
@@ -92,7 +109,7 @@ def trace(model=None, copy=True, boundary=False):
         raise UserError("trace: the compiled kernels have no variables to record; set NUMPYVIT_REFERENCE=1 in the environment before "
                         "numpyvit is imported, or trace(boundary=True) for arguments and results alone")
     names = {id(module): name for name, module in model.modules()} if model else {}
-    recorder = Recorder(names, copy, boundary)
+    recorder = Recorder(names, copy, boundary, layers)
     before = sys.gettrace()
     sys.settrace(recorder.on_call)
     try:
@@ -102,9 +119,9 @@ def trace(model=None, copy=True, boundary=False):
 
 
 class Recorder:
-    def __init__(self, modules, copy, boundary):
+    def __init__(self, modules, copy, boundary, layers):
         self.trace, self.modules, self.copy, self.boundary = Trace(), modules, copy, boundary
-        self.folders = (DEFINITIONS, KERNELS) if boundary else (DEFINITIONS,)
+        self.folders = (DEFINITIONS, KERNELS) if boundary else (DEFINITIONS, *LAYERS) if layers else (DEFINITIONS,)
         self.calls = {}                                                      # (module, op) → calls so far
 
     def on_call(self, frame, event, _):
@@ -112,7 +129,7 @@ class Recorder:
         code = frame.f_code
         if not code.co_filename.startswith(self.folders) or code.co_name.startswith("<"):
             return None
-        where = self.module_of(frame), code.co_name
+        where = self.module_of(frame), code.co_name if code.co_filename.startswith((DEFINITIONS, KERNELS)) else code.co_qualname
         call = self.calls[where] = self.calls.get(where, -1) + 1
         return Call(self, frame, (*where, call)).on_event
 
@@ -131,13 +148,16 @@ class Call:
 
     def __init__(self, recorder, frame, where):
         self.recorder, self.where, self.line = recorder, where, frame.f_code.co_firstlineno
-        self.file = os.path.relpath(frame.f_code.co_filename, os.path.dirname(PACKAGE))
-        self.bound, self.bindings = {}, {}
+        self.path, self.file = frame.f_code.co_filename, relative(frame.f_code.co_filename)
+        self.bound, self.bindings, self.arrays = {}, {}, {}
+        back = frame.f_back
+        self.caller = f"{back.f_code.co_qualname} {relative(back.f_code.co_filename)}:{back.f_lineno}" if back else ""
         self.look(frame)
 
     def on_event(self, frame, event, value):
         if not self.recorder.boundary:
             self.look(frame)
+            self.look_at_gradient(frame)
         if event == "line":
             self.line = frame.f_lineno
         elif event == "return":
@@ -146,17 +166,45 @@ class Call:
 
     def look(self, frame):
         """What is bound to another array than before was bound by the line that has just run."""
-        for name, value in frame.f_locals.items():
-            if isinstance(value, np.ndarray) and (name not in self.bound or self.bound[name].array is not value):
-                self.close(name)
-                binding = self.bindings[name] = self.bindings.get(name, -1) + 1
-                self.bound[name] = Tensor(Key(*self.where, name, binding), self.file, self.line, value)
-                self.recorder.trace.append(self.bound[name])
+        new = [(name, value) for name, value in frame.f_locals.items()
+               if isinstance(value, np.ndarray) and self.arrays.get(name) is not value]
+        if not new:
+            return
+        reads, _, fresh = statement(self.path, self.line)
+        operands = tuple(self.bound[name].key for name in reads if name in self.bound)
+        scalars = {name: value for name, value in frame.f_locals.items() if isinstance(value, (bool, int, float))}
+        for name, value in new:
+            self.close(name)
+            kept = value.copy() if self.recorder.copy and not fresh else value
+            self.arrays[name] = value
+            self.bound[name] = self.add(name, kept, operands, scalars)
+
+    def look_at_gradient(self, frame):
+        """The gradient that the line has just added to."""
+        _, target, _ = statement(self.path, self.line)
+        value = frame.f_locals.get(target[0]) if target and target[-1] == "grad" and self.line != frame.f_lineno else None
+        for attribute in target[1:] if value is not None else ():
+            value = getattr(value, attribute, None)
+        if isinstance(value, np.ndarray):
+            reads, _, _ = statement(self.path, self.line)
+            operands = tuple(self.bound[name].key for name in reads if name in self.bound)
+            self.add(".".join(target[1:]), value.copy() if self.recorder.copy else value, operands, {})
+
+    def add(self, name, array, operands, scalars):
+        binding = self.bindings[name] = self.bindings.get(name, -1) + 1
+        tensor = Tensor(Key(*self.where, name, binding), self.file, self.line, array, operands, scalars, self.caller)
+        self.recorder.trace.append(tensor)
+        return tensor
 
     def close(self, name):
-        """The name goes: keep the values of now."""
-        if self.recorder.copy and name in self.bound:
-            self.bound[name].array = self.bound[name].array.copy()
+        """The name goes: what its array holds now, if that has changed since it was bound."""
+        if not self.recorder.copy or name not in self.bound:
+            return
+        array, tensor = self.arrays[name], self.bound[name]
+        if tensor.array is array:
+            tensor.array = array.copy()
+        elif not np.array_equal(tensor.array, array, equal_nan=array.dtype.kind == "f"):
+            self.bound[name] = self.add(name, array.copy(), (tensor.key,), tensor.scalars)
 
     def finish(self, value):
         for name in self.bound:
@@ -167,7 +215,12 @@ class Call:
                 if isinstance(array, np.ndarray):
                     key = Key(*self.where, f"result[{i}]" if isinstance(value, tuple) else "result", 0)
                     kept = array.copy() if self.recorder.copy else array
-                    self.recorder.trace.append(Tensor(key, self.file, self.line, kept))
+                    self.recorder.trace.append(Tensor(key, self.file, self.line, kept, caller=self.caller))
+
+
+def relative(path):
+    """A file's path, from the folder that holds the package."""
+    return os.path.relpath(path, os.path.dirname(PACKAGE))
 
 
 # --- two traces
