@@ -58,7 +58,7 @@ const app = {
 
   select(at, cell = null, {trail = []} = {}) {
     this.at = at;
-    this.cell = cell;
+    this.cell = cell !== null && cell < this.data(this.step()).length ? cell : null;
     this.trail = trail;
     const address = this.address();
     if (decodeURIComponent(location.hash) !== address) history.pushState(null, "", encodeURI(address));
@@ -72,7 +72,7 @@ const app = {
   /* Values have changed: bring what depends on these nodes up to date, and draw. */
   async edited(nodes) {
     await this.engine.update(nodes);
-    this.sizes.clear();
+    this.sizes = new Map();
     this.draw();
   },
 };

@@ -57,6 +57,20 @@ function twinStep(step) {
   );
 }
 
+/* The other names that lines gave to an array: node → "name in function". */
+let cachedNames = null;
+function otherNames() {
+  if (cachedNames) return cachedNames;
+  cachedNames = new Map();
+  for (const call of app.program.calls)
+    for (const [, name, node] of call.bindings) {
+      if (name === app.stepOf.get(node)?.name) continue;
+      if (!cachedNames.has(node)) cachedNames.set(node, new Set());
+      cachedNames.get(node).add(`${name} in ${call.function}`);
+    }
+  return cachedNames;
+}
+
 function drawStep() {
   const step = app.step(),
     shape = app.shape(step),
@@ -66,15 +80,7 @@ function drawStep() {
   const twin = twinStep(step),
     node = app.engine.nodes[step.node],
     call = app.program.calls[node.call];
-  const aliases = [
-    ...new Set(
-      app.program.calls
-        .filter(c => Math.abs(c.first) >= 0)
-        .flatMap(c =>
-          c.bindings.filter(b => b[2] === step.node && b[1] !== step.name).map(b => `${b[1]} in ${c.function}`),
-        ),
-    ),
-  ].slice(0, 3);
+  const aliases = [...(otherNames().get(step.node) || [])].slice(0, 3);
   const go = (by, label, key) =>
     h(
       "button",

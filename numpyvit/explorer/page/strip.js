@@ -42,11 +42,31 @@ function rmsOf(step) {
   return app.sizes.get(step);
 }
 
+/* The strip is built again when values or colours have changed; else only the mark moves. */
 function drawStrip() {
-  const columns = app.columns,
-    current = app.step().column,
-    phase = app.step().phase,
+  const look = document.documentElement.dataset.theme;
+  if (app.strip?.sizes !== app.sizes || app.strip.look !== look) buildStrip();
+  app.strip = {sizes: app.sizes, look};
+  const {column, phase} = app.step(),
     given = isGiven(app.step());
+  for (const cell of $("strip").querySelectorAll(".strip-cell")) {
+    if (cell.dataset.column === column && cell.dataset.way === phase && !given)
+      cell.setAttribute("aria-current", "step");
+    else cell.removeAttribute("aria-current");
+  }
+  for (const label of $("strip").querySelectorAll(".strip-label")) {
+    if (label.dataset.column === column) label.dataset.current = "yes";
+    else delete label.dataset.current;
+  }
+  const box = $("strip").querySelector(".strip-scroll"),
+    active = box.querySelector("[aria-current]");
+  if (!active || box.scrollWidth <= box.clientWidth) return;
+  if (active.offsetLeft < box.scrollLeft || active.offsetLeft + 20 > box.scrollLeft + box.clientWidth)
+    box.scrollLeft = active.offsetLeft - box.clientWidth / 2;
+}
+
+function buildStrip() {
+  const columns = app.columns;
   const norms = way => columns.map(c => (c[way].length ? rmsOf(c[way][c[way].length - 1]) : 0));
   const shade = values => {
     const logs = values.filter(v => v > 0).map(Math.log10),
@@ -58,13 +78,13 @@ function drawStrip() {
     shades = {forward: shade(forward), backward: shade(backward)};
   const cells = (way, values) =>
     columns.map((c, k) => {
-      const selected = c.key === current && way === phase && !given,
-        target = c[way][0];
+      const target = c[way][0];
       return h("button", {
         class: `strip-cell ${way}`,
         style: {"--shade": shades[way][k].toFixed(3)},
         disabled: !target,
-        "aria-current": selected ? "step" : null,
+        "data-column": c.key,
+        "data-way": way,
         title:
           `${c.key}, ${way}: ${c[way].length} steps` +
           (values[k] ? `, root mean square of the result ${fmt(values[k], 3)}` : ""),
@@ -96,9 +116,7 @@ function drawStrip() {
         g.label,
       ),
     ),
-    columns.map(c =>
-      h("div", {class: "strip-label", "data-current": c.key === current ? "yes" : null}, h("span", {}, c.label)),
-    ),
+    columns.map(c => h("div", {class: "strip-label", "data-column": c.key}, h("span", {}, c.label))),
     cells("forward", forward),
     cells("backward", backward),
   );
@@ -108,7 +126,6 @@ function drawStrip() {
     gradient = h("canvas", {class: "strip-photo", title: "gradient of the loss for every pixel"});
   paintPhoto(photo);
   paintPixelGradient(gradient);
-  const scroll = $("strip").querySelector(".strip-scroll")?.scrollLeft ?? 0;
   $("strip").replaceChildren(
     h(
       "div",
@@ -142,20 +159,22 @@ function drawStrip() {
       h("div", {class: "strip-way backward"}, "← backward"),
     ),
   );
-  const box = $("strip").querySelector(".strip-scroll"),
-    active = box.querySelector("[aria-current]");
-  box.scrollLeft = scroll;
-  if (
-    active &&
-    (active.offsetLeft < box.scrollLeft || active.offsetLeft + active.offsetWidth > box.scrollLeft + box.clientWidth)
-  )
-    box.scrollLeft = active.offsetLeft - box.clientWidth / 2;
 }
 
 /* The steps of the module that is shown, in their order; its parameters after them. */
 function drawSteps() {
-  const here = app.step(),
-    all = app.steps.filter(s => s.column === here.column);
+  const here = app.step();
+  if ($("steps").querySelector(".step-list")?.dataset.column !== here.column) buildSteps(here);
+  const list = $("steps").querySelector(".step-list");
+  list.querySelector("[aria-current]")?.removeAttribute("aria-current");
+  const active = list.querySelector(`[data-step="${here.number}"]`);
+  active.setAttribute("aria-current", "step");
+  if (active.offsetTop < list.scrollTop || active.offsetTop > list.scrollTop + list.clientHeight - 30)
+    list.scrollTop = active.offsetTop - list.clientHeight / 2;
+}
+
+function buildSteps(here) {
+  const all = app.steps.filter(s => s.column === here.column);
   const row = s =>
     h(
       "li",
@@ -165,7 +184,7 @@ function drawSteps() {
         {
           href: encodeURI(app.address(s, null)),
           class: "step-row",
-          "aria-current": s === here ? "step" : null,
+          "data-step": s.number,
           onclick: event => {
             event.preventDefault();
             app.select(s.number);
@@ -197,14 +216,8 @@ function drawSteps() {
     ),
     section("given", all.filter(isGiven), "given"),
   );
-  const old = $("steps").querySelector(".step-list"),
-    top = old && old.dataset.column === here.column ? old.scrollTop : 0;
   list.dataset.column = here.column;
   $("steps").replaceChildren(h("h2", {}, here.column), list);
-  list.scrollTop = top;
-  const active = list.querySelector("[aria-current]");
-  if (active && (active.offsetTop < list.scrollTop || active.offsetTop > list.scrollTop + list.clientHeight - 30))
-    list.scrollTop = active.offsetTop - list.clientHeight / 2;
 }
 
 function groupByOp(steps) {
