@@ -208,3 +208,67 @@ def test_18_tuples_as_python_writes_them():
     from numpyvit.cli.options import field_value
     assert field_value("depths=(2, 2)") == field_value("depths=2,2") == ("depths", (2, 2))
     assert field_value("depths=(2,)") == ("depths", (2,))
+
+
+# --- 15, 16: other images
+
+@pytest.fixture
+def pictures(images, tmp_path):
+    """A folder of five kinds of files, one of them transparent, one damaged, and a note."""
+    from PIL import Image
+    folder = tmp_path / "pictures"
+    (folder / "more").mkdir(parents=True)
+    source = Image.open(images / "train" / "ring" / "3.png")
+    for name in ("a.png", "b.webp", "more/c.gif", "more/d.bmp"):
+        source.save(folder / name)
+    source.putalpha(100)
+    source.save(folder / "e.png")
+    (folder / "bad.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    (folder / "note.txt").write_text("no image")
+    return folder
+
+
+def test_15_one_bad_file_among_many_is_said_and_the_others_are_classified(finished, pictures, capsys):
+    assert cli.main(["predict", str(finished), str(pictures)]) == 2
+    out, err = capsys.readouterr()
+    assert [line.split(": ")[0] for line in out.splitlines()] == [str(pictures / name) for name in
+                                                                  ("a.png", "b.webp", "e.png", "more/c.gif", "more/d.bmp")]
+    assert len(err.splitlines()) == 2 and f"{pictures / 'bad.jpg'}: " in err and "e.png: its transparency is dropped" in err
+
+
+def test_15_json_and_csv(finished, pictures, capsys):
+    files = [str(pictures / "a.png"), str(pictures / "more")]
+    assert cli.main(["predict", str(finished), *files, "--json", "--top", "2"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(rows) == 3 and rows[0]["file"] == files[0] and len(rows[0]["classes"]) == 2
+    assert cli.main(["predict", str(finished), *files, "--csv"]) == 0
+    table = [line.split(",") for line in capsys.readouterr().out.splitlines()]
+    assert table[0] == ["file", "disc", "ring", "square"] and len(table) == 4
+    assert abs(sum(map(float, table[1][1:])) - 1) < 1e-5
+    best = rows[0]["classes"][0]
+    assert float(table[1][table[0].index(best["name"])]) == pytest.approx(best["probability"], abs=1e-6)
+
+
+def test_15_a_folder_without_images_is_one_line(finished, tmp_path, capsys):
+    assert "found none" in one_line(capsys, "predict", finished, tmp_path)
+
+
+def test_16_any_labelled_folder_can_be_scored(finished, images, tmp_path, capsys):
+    """More images than before, and fewer classes; a class that the run does not know is told."""
+    other = tmp_path / "other"
+    shutil.copytree(images / "train" / "ring", other / "ring")
+    shutil.copytree(images / "train" / "disc", other / "disc")
+    shutil.copy(other / "ring" / "0.png", other / "ring" / "copy.png")
+    assert cli.main(["evaluate", str(finished), str(other)]) == 0
+    out = capsys.readouterr().out
+    assert "on 49 images of" in out and "need not be those of the run" in out and "square        -" in out
+    (other / "ring").rename(other / "wheel")
+    assert "wheel" in one_line(capsys, "evaluate", finished, other)
+
+
+def test_22_the_first_five(capsys):
+    import numpy as np
+
+    from numpyvit.runs.classifier import top_accuracy
+    logits = np.arange(20.0).reshape(2, 10)
+    assert [top_accuracy(logits, np.array([9, 4]), count) for count in (1, 5, 6)] == [0.5, 0.5, 1.0]

@@ -1,6 +1,13 @@
 """The commands that ask a run about images: evaluate and predict."""
+import csv
+import json
+import os
+import sys
+
 from ..errors import UserError
 from .options import add_tta, positive
+
+AT_ONCE = 256                                                                # images that predict holds in memory
 
 
 def add_commands(commands):
@@ -12,8 +19,10 @@ def add_commands(commands):
 def add_evaluate(commands):
     """Add the command evaluate."""
     p = commands.add_parser("evaluate", help="accuracy, accuracy by class and confusion matrix of a run or of weights",
-                            description="Score the newest checkpoint of a run, or weights on a data set.")
+                            description="Score the newest checkpoint of a run, or weights, on a data set or a folder.")
     p.add_argument("path", metavar="RUN", help="folder of a run; a file of weights, or a folder of Hugging Face")
+    p.add_argument("folder", metavar="FOLDER", nargs="?",
+                   help="other images to score, FOLDER/CLASS/*.png and the like, with the names of the classes")
     p.add_argument("--split", choices=("test", "val"), default="test",
                    help="test images (default) or those held out of training")
     p.add_argument("--data", metavar="NAME", help="the data set to score weights on; a run knows its own")
@@ -25,64 +34,124 @@ def add_evaluate(commands):
 
 def run_evaluate(args):
     """Print accuracy, accuracy by class and the confusion matrix."""
-    from ..runs.classifier import Classifier, confusion_matrix
+    from ..runs.classifier import Classifier, confusion_matrix, top_accuracy
     from ..training.ranks import world
     classifier = Classifier(args.path)
-    if classifier.run:
-        if args.data:
-            raise UserError("--data: a run is scored on its own data set; numpyvit evaluate "
-                            f"{args.path}/weights.safetensors --data {args.data} takes any")
-        images, labels = classifier.split(args.split, args.data_dir)
-        name, notice = classifier.config.data.name, classifier.config.data.notice
-        place = f"step {classifier.step} of {classifier.run.path}"
-    else:
-        if not args.data or args.split != "test":
-            raise UserError("--data: expected the name of a data set, whose test images the weights are scored on")
-        dataset = classifier.data_set(args.data, args.data_dir)
-        images, labels, name, notice = dataset.test.images, dataset.test.labels, dataset.name, dataset.notice
-        place = args.path
+    images, labels, what, notice = images_to_score(classifier, args)
+    place = f"step {classifier.step} of {classifier.run.path}" if classifier.run else args.path
+    if not classifier.run:
         tell(classifier)
-    threads = args.threads or world().default_threads()
-    predicted = classifier.logits(images, threads, world(), args.tta).argmax(axis=1)
-    matrix = confusion_matrix(labels, predicted, len(classifier.classes))
+    logits = classifier.logits(images, args.threads or world().default_threads(), world(), args.tta)
+    matrix = confusion_matrix(labels, logits.argmax(axis=1), len(classifier.classes))
     views = f", test-time augmentation: {args.tta}" if args.tta != "none" else ""
-    print(f"accuracy {matrix.trace() / len(labels):.2%} on {len(labels):,} {args.split} images of {name}, "
-          f"{place}{views}")
+    five = f" ({top_accuracy(logits, labels, 5):.2%} in the first 5)" if len(matrix) > 5 else ""
+    print(f"accuracy {matrix.trace() / len(labels):.2%}{five} on {len(labels):,} {what}, {place}{views}")
     if notice:
         print(notice)
     names = [name[:12] for name in classifier.classes]
     width, cell = max(map(len, names)), max(len(str(matrix.max())), 4)
-    print("\nrow: true class   accuracy   column: taken for, in the same order")
+    print("\nrow: true class   accuracy   column: predicted class, in the same order")
     for name, row, hits in zip(names, matrix, matrix.diagonal()):
         share = f"{hits / row.sum():.1%}" if row.sum() else "-"
         print(f"{name:<{width}}  {share:>7}  " + " ".join(f"{count or '·':>{cell}}" for count in row))
+
+
+def images_to_score(classifier, args):
+    """images (n, C, H, W) uint8, labels (n,), what they are, a notice: of a folder, of the run's data set, or of --data"""
+    if args.folder:
+        images, labels, notice = classifier.folder(args.folder)
+        return images, labels, f"images of {args.folder}, which need not be those of the run", notice
+    if classifier.run:
+        if args.data:
+            raise UserError("--data: a run is scored on its own data set; numpyvit evaluate "
+                            f"{args.path}/weights.safetensors --data {args.data} takes any")
+        data = classifier.config.data
+        return *classifier.split(args.split, args.data_dir), f"{args.split} images of {data.name}", data.notice
+    if not args.data or args.split != "test":
+        raise UserError("--data: expected the name of a data set, whose test images the weights are scored on")
+    dataset = classifier.data_set(args.data, args.data_dir)
+    return dataset.test.images, dataset.test.labels, f"test images of {dataset.name}", dataset.notice
+
+
+def tell(classifier):
+    """Say what was done to weights of another library, and how images are prepared for them."""
+    for sentence in classifier.model.notes:
+        print(sentence, file=sys.stderr)
+    print(f"images: {classifier.model.preprocessing}", file=sys.stderr)
 
 
 def add_predict(commands):
     """Add the command predict."""
     p = commands.add_parser("predict", help="classify image files with a run or with weights",
                             description="Classify images with the newest checkpoint of a run, or with weights of this "
-                                        "library, timm, Hugging Face, torchvision, Google or microsoft.")
+                                        "library, timm, Hugging Face, torchvision, Google or microsoft. A file that "
+                                        "cannot be read is said on standard error, and the others are classified.")
     p.add_argument("path", metavar="RUN", help="folder of a run; a file of weights, or a folder of Hugging Face")
-    p.add_argument("images", metavar="IMAGE", nargs="+", help="PNG or JPEG files")
+    p.add_argument("images", metavar="IMAGE", nargs="+",
+                   help="PNG, JPEG, WebP, GIF or BMP files, and folders of them")
     p.add_argument("--top", type=positive, default=3, metavar="N", help="classes to show (3)")
+    form = p.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object an image: file, classes with probabilities")
+    form.add_argument("--csv", action="store_true", help="a table with a column a class and its probability")
     add_tta(p)
     p.set_defaults(run=run_predict)
 
 
 def run_predict(args):
-    """Print the likeliest classes of each image."""
+    """Print the likeliest classes of each image. → 2 if a file could not be read"""
+    import numpy as np
+
     from ..runs.classifier import Classifier
-    classifier = Classifier(args.path)
+    classifier, failed = Classifier(args.path), False
     if not classifier.run:
         tell(classifier)
-    for path, probabilities in zip(args.images, classifier.predict(args.images, args.tta)):
-        best = (-probabilities).argsort(kind="stable")[:args.top]
-        print(f"{path}: " + ", ".join(f"{classifier.classes[k]} {probabilities[k]:.1%}" for k in best))
+    files = [file for path in args.images for file in image_files(path)]
+    show = {(True, False): show_json, (False, True): show_csv}.get((args.json, args.csv), show_line)
+    if args.csv:
+        csv.writer(sys.stdout).writerow(["file", *classifier.classes])
+    for start in range(0, len(files), AT_ONCE):
+        good, pixels = [], []
+        for file in files[start:start + AT_ONCE]:
+            try:
+                image, remark = classifier.read(file)
+            except UserError as error:
+                print(f"numpyvit: {error}", file=sys.stderr)
+                failed = True
+                continue
+            if remark:
+                print(f"numpyvit: {file}: {remark}", file=sys.stderr)
+            good.append(file)
+            pixels.append(image)
+        if good:
+            for file, probabilities in zip(good, classifier.probabilities(np.stack(pixels), args.tta)):
+                best = (-probabilities).argsort(kind="stable")[:args.top]
+                show(file, classifier.classes, probabilities, best)
+    return 2 if failed else 0
 
 
-def tell(classifier):
-    """Say what was done to weights of another library, and how images are prepared for them."""
-    for sentence in classifier.model.notes:
-        print(sentence)
-    print(f"images: {classifier.model.preprocessing}")
+def image_files(path):
+    """The file itself, or the image files in a folder and its folders, by name. UserError for a folder without any."""
+    from ..data.images import KINDS, SUFFIXES
+    if not os.path.isdir(path):
+        return [path]
+    found = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names
+             if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
+    if not found:
+        raise UserError(f"{path}: expected {KINDS} files in this folder, found none")
+    return sorted(found)
+
+
+def show_line(file, classes, probabilities, best):
+    """FILE: cat 91.2%, dog 5.0%"""
+    print(f"{file}: " + ", ".join(f"{classes[k]} {probabilities[k]:.1%}" for k in best))
+
+
+def show_json(file, classes, probabilities, best):
+    """{"file": FILE, "classes": [{"name": "cat", "probability": 0.912}, …]}"""
+    rows = [{"name": classes[k], "probability": float(probabilities[k])} for k in best]
+    print(json.dumps({"file": file, "classes": rows}))
+
+
+def show_csv(file, classes, probabilities, best):
+    """FILE,0.912,0.05,… in the order of the classes"""
+    csv.writer(sys.stdout).writerow([file, *(f"{p:.6f}" for p in probabilities)])

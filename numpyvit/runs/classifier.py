@@ -4,6 +4,8 @@ import os
 import numpy as np
 
 from ..data import hold_out, load, normalise
+from ..data.folder import read_labelled
+from ..data.images import read_fitted
 from ..data.registry import load_resized
 from ..data.views import mean_logits
 from ..errors import UserError
@@ -89,9 +91,28 @@ class Classifier:
 
     def predict(self, paths, tta="none"):
         """Image files → class probabilities (n, K) float64. Raises UserError for one that cannot be read."""
-        images = np.stack([self.model.preprocessing.pixels(path) for path in paths])
-        probabilities, _ = softmax_forward(self.logits(images, tta=tta).astype(np.float64))
-        return probabilities
+        return self.probabilities(np.stack([self.read(path)[0] for path in paths]), tta)
+
+    def probabilities(self, images, tta="none"):
+        """images (n, C, H, W) uint8 → (n, K) float64"""
+        return softmax_forward(self.logits(images, tta=tta).astype(np.float64))[0]
+
+    def read(self, path):
+        """An image file as the model wants it → pixels (C, H, W) uint8, and a remark on what of the file was dropped."""
+        wanted = self.model.preprocessing
+        return read_fitted(path, max(wanted.resized_to()), len(wanted.mean), wanted.fit)
+
+    def folder(self, path):
+        """The images of PATH/CLASS/…, of any number: → images (n, C, H, W) uint8, labels (n,), a notice
+
+        Raises UserError for a directory that is none of the classes, and for a folder without images.
+        """
+        labelled, notice = read_labelled(path, self.classes, pair(self.model.config.img_size)[0])
+        images = labelled.images
+        if len(self.mean) == 1:                                              # ITU-R 601, as Pillow makes grey
+            grey = np.tensordot(images.astype(np.float64), [0.299, 0.587, 0.114], axes=(1, 0))
+            images = np.rint(grey).astype(np.uint8)[:, None]
+        return images, labelled.labels, notice
 
     def data_set(self, name, data_dir=None):
         """A data set at the model's size. UserError where it has another number of classes or channels."""
@@ -112,7 +133,8 @@ class Classifier:
         dataset = load_resized(recorded.name, data_dir, side)[0] if recipe.init else load(recorded.name, data_dir, side)
         if records_of(dataset) != recorded.checksum:
             raise UserError(f"the data set is not the one of this run: its checksum is {records_of(dataset)}, expected "
-                            f"{recorded.checksum}")
+                            f"{recorded.checksum}; to score other images, name a folder of them: numpyvit evaluate "
+                            f"{self.run.path} FOLDER")
         if name == "test":
             return dataset.test.images, dataset.test.labels
         _, images, labels = hold_out(dataset, recorded.val, recipe.seed)
@@ -131,3 +153,9 @@ def equip(model, data):
 def confusion_matrix(labels, predicted, K):
     """How often class i (row) was taken for class j (column): (K, K) int64"""
     return np.bincount(labels * K + predicted, minlength=K * K).reshape(K, K)
+
+
+def top_accuracy(logits, labels, count):
+    """The share of images whose label is among the count largest logits.   logits (n, K)   labels (n,)"""
+    own = np.take_along_axis(logits, labels[:, None], axis=1)
+    return float(((logits > own).sum(axis=1) < count).mean())
