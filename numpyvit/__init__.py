@@ -13,7 +13,7 @@ import importlib
 __version__ = "0.2.0"
 
 _FUNCTIONS = {"list_models": "models", "create_model": "models", "count_parameters": "models", "save_weights": "weights",
-              "load_weights": "weights", "load_model": "runs.classifier"}
+              "load_weights": "weights", "load_model": "runs.classifier", "fit": "training.fit"}
 _MODULES = {"analysis": "inspection.attention", "plots": "inspection.plots", "summary": "inspection.summary",
             "trace": "inspection.trace", "gradcheck": "gradcheck", "data": "data"}
 __all__ = [*_FUNCTIONS, *_MODULES]

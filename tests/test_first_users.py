@@ -272,3 +272,126 @@ def test_22_the_first_five(capsys):
     from numpyvit.runs.classifier import top_accuracy
     logits = np.arange(20.0).reshape(2, 10)
     assert [top_accuracy(logits, np.array([9, 4]), count) for count in (1, 5, 6)] == [0.5, 0.5, 1.0]
+
+
+# --- 22, 23: what users of other libraries expect
+
+def test_22_a_config_repeats_a_run(finished, images, tmp_path):
+    assert cli.main(["train", "--config", str(finished / "config.json"), "--out", str(tmp_path / "again")]) == 0
+    assert_same_run(finished, tmp_path / "again")
+    assert cli.main(["train", "--config", str(finished), "--out", str(tmp_path / "other"), "--steps", "2", "--lr", "0.1"]) == 0
+    recipe = RunFolder(tmp_path / "other").read_config().recipe
+    assert (recipe.steps, recipe.lr, recipe.batch_size) == (2, 0.1, 16)
+
+
+def test_22_a_finished_run_is_extended_with_a_schedule_of_its_own(data, tmp_path, monkeypatch, capsys):
+    loop.train(recipe(steps=6), tmp_path / "a")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    shutil.copytree(tmp_path / "a", tmp_path / "c")
+    loop.resume(tmp_path / "a", steps=8)
+    assert "extended from step 6, where a new linear schedule begins" in " ".join(capsys.readouterr().out.split())
+    metrics = [entry for entry in RunFolder(tmp_path / "a").read_metrics() if entry["kind"] == "train"]
+    assert [entry["step"] for entry in metrics] == list(range(1, 15))
+    rates = [entry["lr"] for entry in metrics]
+    assert rates[5] == pytest.approx(1.5e-3 / 5) and rates[6] == 1.5e-3 and rates[-1] == pytest.approx(1.5e-3 / 7)
+    assert json.loads((tmp_path / "a" / "result.json").read_text())["steps"] == 14
+    stop_at(monkeypatch, 3)                                                  # the same bits after an interruption
+    with pytest.raises(loop.Interrupted):
+        loop.resume(tmp_path / "b", steps=8)
+    loop.resume(tmp_path / "b")
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+    loop.resume(tmp_path / "c", minutes=0.03)
+    assert RunFolder(tmp_path / "c").read_config().plan.start == 6
+
+
+def test_22_an_unfinished_run_is_not_extended(data, tmp_path, monkeypatch):
+    stop_at(monkeypatch, 3)
+    with pytest.raises(loop.Interrupted):
+        loop.train(recipe(), tmp_path / "r")
+    with pytest.raises(ValueError, match="--steps extends a finished run"):
+        loop.resume(tmp_path / "r", steps=3)
+
+
+def scores(monkeypatch, accuracies):
+    """Validation accuracies that are what the test wants; the test images get theirs from the model."""
+    evaluate = Trainer.evaluate
+
+    def scored(self, images, labels, *args):
+        loss, accuracy = evaluate(self, images, labels, *args)
+        return loss, accuracies[len(self.watched.accuracies)] if images is self.val_images else accuracy
+    monkeypatch.setattr(Trainer, "evaluate", scored)
+
+
+def test_22_patience_ends_a_run_early_and_the_best_weights_are_kept(data, tmp_path, monkeypatch):
+    import numpy as np
+
+    from numpyvit.files.safetensors import read_tensors
+    from numpyvit.runs.classifier import Classifier
+    monkeypatch.setattr("numpyvit.training.plan.evaluation_interval", lambda *args: 2)
+    scores(monkeypatch, [0.1, 0.5, 0.2, 0.5, 0.3, 0.9])
+    loop.train(recipe(steps=4, schedule="constant", warmup=0.0), tmp_path / "four")
+    settings = dict(steps=12, patience=3, keep="best", schedule="constant", warmup=0.0)
+    loop.train(recipe(**settings), tmp_path / "a")
+    result = json.loads((tmp_path / "a" / "result.json").read_text())
+    assert result["steps"] == 10 and result["weights"] == "best on validation"
+    best, _ = read_tensors(tmp_path / "a" / "weights.safetensors")
+    four, _ = read_tensors(tmp_path / "four" / "weights.safetensors")
+    assert all(np.array_equal(best[name], four[name]) for name in four)
+    assert all(np.array_equal(best[n], p.data) for n, p in Classifier(tmp_path / "a").model.named_parameters())
+    stop_at(monkeypatch, 2, 7)
+    for attempt in (loop.train, loop.resume):
+        with pytest.raises(loop.Interrupted):
+            attempt(*([recipe(**settings)] if attempt is loop.train else []), tmp_path / "b")
+    loop.resume(tmp_path / "b")
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+
+
+def test_22_patience_needs_validation_images(data, tmp_path):
+    with pytest.raises(ValueError, match="patience: expected validation images"):
+        loop.train(recipe(patience=1, val=0), tmp_path / "r")
+
+
+def test_23_fit_trains_in_a_few_lines(data, tmp_path, monkeypatch):
+    """Without a folder nothing is written; the callback sees every step, and the model has the averaged weights."""
+    monkeypatch.chdir(tmp_path)
+    settings = {name: getattr(recipe(), name) for name in ("batch_size", "val", "steps", "micro_batch", "mixup", "cutmix",
+                                                           "erasing", "cutout", "ema", "clip_norm")}
+    model = numpyvit.create_model("vit", num_classes=10, **recipe().model_fields)
+    seen = []
+    result = numpyvit.fit(model, data, callback=seen.append, **settings)
+    assert not list(tmp_path.iterdir())
+    assert result["history"] == seen and [entry["step"] for entry in seen if entry["kind"] == "train"] == list(range(1, 13))
+    loop.train(recipe(), tmp_path / "r")
+    weights = numpyvit.create_model("vit", num_classes=10, **recipe().model_fields)
+    numpyvit.load_weights(weights, tmp_path / "r" / "weights.safetensors")
+    assert (model.flat == weights.flat).all()                                # the same as the command's
+    assert result["test_accuracy"] == json.loads((tmp_path / "r" / "result.json").read_text())["test_accuracy"]
+
+
+def test_23_a_callback_ends_the_run_and_a_folder_is_resumed(data, tmp_path, monkeypatch):
+    import numpy as np
+    model = numpyvit.create_model("vit", num_classes=10, **recipe().model_fields)
+    model.flat[:] *= np.float32(0.5)                                         # not the weights of any seed
+    twin = numpyvit.create_model("vit", num_classes=10, **recipe().model_fields)
+    twin.flat[:] = model.flat
+    result = numpyvit.fit(model, data, callback=lambda entry: entry["step"] == 3, steps=9, batch_size=32, val=64)
+    assert result["steps"] == 3 and "test_accuracy" in result
+    numpyvit.fit(twin, data, out=tmp_path / "a", steps=4, batch_size=32, val=64)
+    again = numpyvit.create_model("vit", num_classes=10, **recipe().model_fields)
+    again.flat[:] = 0.5 * numpyvit.create_model("vit", num_classes=10, **recipe().model_fields).flat
+    stop_at(monkeypatch, 1)
+    with pytest.raises(loop.Interrupted):
+        numpyvit.fit(again, data, out=tmp_path / "b", steps=4, batch_size=32, val=64)
+    loop.resume(tmp_path / "b")
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+
+
+def test_23_what_does_not_fit_is_one_sentence(data):
+    model = numpyvit.create_model("vit", num_classes=3, **recipe().model_fields)
+    with pytest.raises(ValueError, match="num_classes=10"):
+        numpyvit.fit(model, data)
+    wide = numpyvit.create_model("vit", num_classes=10, **{**recipe().model_fields, "img_size": 20})
+    with pytest.raises(ValueError, match="images of shape"):
+        numpyvit.fit(wide, data)
+    with pytest.raises(ValueError, match="learning_rate"):
+        numpyvit.fit(numpyvit.create_model("vit", num_classes=10, **recipe().model_fields), data, learning_rate=1)

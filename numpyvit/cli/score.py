@@ -73,11 +73,11 @@ def images_to_score(classifier, args):
     return dataset.test.images, dataset.test.labels, f"test images of {dataset.name}", dataset.notice
 
 
-def tell(classifier):
+def tell(classifier, stream=None):
     """Say what was done to weights of another library, and how images are prepared for them."""
     for sentence in classifier.model.notes:
-        print(sentence, file=sys.stderr)
-    print(f"images: {classifier.model.preprocessing}", file=sys.stderr)
+        print(sentence, file=stream)
+    print(f"images: {classifier.model.preprocessing}", file=stream)
 
 
 def add_predict(commands):
@@ -104,7 +104,7 @@ def run_predict(args):
     from ..runs.classifier import Classifier
     classifier, failed = Classifier(args.path), False
     if not classifier.run:
-        tell(classifier)
+        tell(classifier, sys.stderr if args.json or args.csv else None)
     files = [file for path in args.images for file in image_files(path)]
     show = {(True, False): show_json, (False, True): show_csv}.get((args.json, args.csv), show_line)
     if args.csv:

@@ -66,12 +66,13 @@ class Classifier:
         self.config = self.run.read_config()
         checkpoint = self.run.read_checkpoint()
         self.model = build_model(self.config, checkpoint)
-        if checkpoint:
+        finished, best = self.run.is_finished(), self.config.recipe.keep == "best"
+        if checkpoint and not (finished and best):
             checkpoint.restore(self.model)
             self.step = checkpoint.position.step
-        elif self.run.is_finished():                                         # somebody deleted its checkpoints
+        elif finished:                                                       # or somebody deleted its checkpoints
             load_weights(self.model, self.run.file("weights.safetensors"))
-            self.step = self.config.plan.steps
+            self.step = checkpoint.position.step if checkpoint else self.config.plan.steps
         else:
             raise UserError(f"{path}: the run has no checkpoint yet; train on with --resume {path}")
         self.block = 2 * self.config.lanes.micro_batch

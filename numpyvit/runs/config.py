@@ -78,15 +78,18 @@ class Plan:
     """How long the run is and how often the validation images are scored. Made once, before the first step.
 
     seconds_per_step: what was measured, where the length was given in minutes.
+    start: the step at which the schedule begins; above 0 in a finished run that was extended.
     """
     steps_per_epoch: int
     steps: int
     evaluate_every: int
     seconds_per_step: float | None = None
+    start: int = 0
 
     def __post_init__(self):
         for name in ("steps_per_epoch", "steps", "evaluate_every"):
             check_number(name, getattr(self, name), whole=True, least=1)
+        check_number("start", self.start, whole=True, least=0, below=self.steps)
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class RunConfig:
         """The object that config.json holds."""
         plan = None
         if self.plan:
-            plan = {name: value for name, value in vars(self.plan).items() if value is not None}
+            plan = {name: value for name, value in vars(self.plan).items() if value}
         return {"format": FORMAT, "command": self.command, "started": self.started,
                 "recipe": dataclasses.asdict(self.recipe), "model": vars(self.model), "data": vars(self.data),
                 "lanes": vars(self.lanes), "versions": self.versions, "plan": plan}
@@ -142,6 +145,15 @@ def read_record(record, name, entry):
         return record(**given)
     except UserError as error:
         raise UserError(f"{name}.{error}") from None
+
+
+def read_config(path):
+    """The RunConfig in a config.json. Raises UserError, with the path, where the file holds none."""
+    entry = read_json(path)
+    try:
+        return RunConfig.from_json(entry)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def read_json(path):

@@ -16,13 +16,14 @@ import re
 from ..errors import UserError
 from ..files import atomic as files
 from .checkpoint import LOGS, Checkpoint, Position, write_checkpoint
-from .config import RunConfig, read_json
+from .config import read_config
 
 KEEP = 2                                                                     # checkpoints
 
 
 class RunFolder:
     """The files of one run. Everything that changes them goes through files/atomic.py."""
+    has_files = True
 
     def __init__(self, path):
         self.path = os.fspath(path)
@@ -61,15 +62,15 @@ class RunFolder:
             raise UserError(f"{self.path}: expected the folder of a run, got {found}")
         if not os.path.lexists(path):
             raise UserError(f"{self.path} is not the folder of a run: it has no config.json")
-        entry = read_json(path)
-        try:
-            return RunConfig.from_json(entry)
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from None
+        return read_config(path)
 
     def is_finished(self):
         """Whether the run has been scored and its weights are there."""
         return all(os.path.exists(self.file(name)) for name in ("result.json", "weights.safetensors"))
+
+    def open_again(self):
+        """Forget the result of the run, which goes on."""
+        files.remove(self.file("result.json"))
 
     def tidy(self):
         """Remove what a killed process left half written, and make the folder of checkpoints where it is missing."""
@@ -151,12 +152,16 @@ class RunFolder:
 
 
 class FollowedRun(RunFolder):
-    """The run as the other ranks see it: rank 0 writes the files, and these ranks only remember how far the run is."""
+    """A run that this process writes no files of: it only remembers how far the run is. Rank 0 may write them."""
+    has_files = False
 
-    def __init__(self):
-        super().__init__("the run of rank 0")
+    def __init__(self, path="the run of rank 0"):
+        super().__init__(path)
 
     def write_config(self, config):
+        pass
+
+    def open_again(self):
         pass
 
     def log(self, name, entry):

@@ -77,6 +77,10 @@ class Recipe:
     clip_norm: float = setting(0.0, "largest global norm of a gradient, 0 for any", "optimisation", least=0)
     ema: float = share(0.0, "decay of a running average of the weights, which is then evaluated; 0 for none",
                        "optimisation")
+    keep: str = setting("last", "the weights that a run ends with: its last, or those of the best validation accuracy",
+                        "optimisation", choices=("last", "best"), later=True)
+    patience: int = setting(0, "end a run after so many looks at the validation images without a better accuracy; 0 "
+                            "for never", "optimisation", later=True, least=0, below=MANY)
     label_smoothing: float = share(0.1, "share of each target spread over all classes", "optimisation")
 
     padding: int = setting(4, "crop at random from the image padded by so many reflected pixels", "augmentation",

@@ -10,8 +10,8 @@ from ..errors import Interrupted
 from ..runs.config import build_model
 from ..runs.folder import FollowedRun, RunFolder
 from . import interrupts, plan, prepare, ranks, results
+from .describe import describe
 from .progress import Progress
-from .reference import reference_accuracy
 from .start import start_from
 from .trainer import Trainer, share_weights
 
@@ -46,19 +46,27 @@ def train(recipe, out=None, threads=None, console=None):
     return run_together(begin, threads, recipe.data_dir, console)
 
 
-def resume(path, threads=None, data_dir=None, console=None):
+def resume(path, threads=None, data_dir=None, console=None, **length):
     """Continue the run in this folder at the step of its newest checkpoint, bit for bit. Returns as train does.
 
     data_dir: where the data set is now, if it has moved. Raises as train does.
+    length: minutes, epochs or steps by which a finished run is extended, with a schedule of its own.
     """
     def begin(world, progress, threads, held):
         run = RunFolder(path)
         config = run.read_config()
         held.enter_context(run.lock())
-        if os.path.exists(run.file("result.json")):
-            progress.say(f"{run.path}: this run is finished; numpyvit evaluate {run.path} scores it")
+        checkpoint, finished = run.read_checkpoint(), os.path.exists(run.file("result.json"))
+        if finished and not length:
+            progress.say(f"{run.path}: this run is finished; numpyvit evaluate {run.path} scores it, and --resume "
+                         f"{run.path} --minutes 10 extends it")
             return None
-        checkpoint = run.read_checkpoint()
+        for sentence in checkpoint.changes(config) if checkpoint else []:
+            progress.say(sentence)
+        if length:
+            config = prepare.extended(config, run.path, checkpoint if finished else None, length)
+            progress.say(f"the run is extended from step {checkpoint.position.step}, where a new "
+                         f"{config.recipe.schedule} schedule begins")
         model = build_model(config, checkpoint)
         dataset = prepare.load_dataset(config.recipe, progress, config.data, data_dir)
         for name, version in prepare.versions().items():
@@ -110,12 +118,16 @@ def run_to_the_end(trainer, checkpoint=None):
         if trainer.config.plan is None:
             speed = plan.measure_speed(trainer) if trainer.recipe.minutes else None
             images = len(trainer.val_labels), len(trainer.dataset.test)
-            made = world.from_first(lambda: plan.make_plan(trainer.recipe, trainer.steps_per_epoch, *images, speed))
+            start = checkpoint.position.step if checkpoint else 0
+            made = world.from_first(
+                lambda: plan.make_plan(trainer.recipe, trainer.steps_per_epoch, *images, speed, start))
             trainer.config = dataclasses.replace(trainer.config, plan=made)
             run.write_config(trainer.config)
+            run.open_again()
         resumed = trainer.restore(checkpoint)
-        for sentence in run.rewind() + (checkpoint.changes(trainer.config) if checkpoint else []):
+        for sentence in run.rewind():
             progress.say(sentence)
+        trainer.watched.restore()
         describe(trainer, resumed)
         progress.start(trainer.config.plan.steps, trainer.steps_per_epoch, trainer.recipe.batch_size,
                        trainer.flops_per_image)
@@ -138,19 +150,22 @@ def take_steps(trainer, signals):
     clock_start = time.monotonic() - position.seconds
     saved_at, save_every = time.monotonic(), CHECKPOINT_SECONDS
     for step in range(position.step, last):
+        if trainer.stopping:
+            break
         if step == position.step:
             with trainer.progress.compiling():
                 entry = trainer.take_step(step)
         else:
             entry = trainer.take_step(step)
-        run.log("metrics.jsonl", entry)
+        trainer.record(entry)
         done = step + 1
         trainer.progress.step(done, entry["loss"], entry["accuracy"], entry["lr"])
         if done % trainer.config.plan.evaluate_every == 0 or done == last:
-            watch(trainer, done)
+            trainer.watched.look(done)
         now = time.monotonic()
         age = now - saved_at
-        due = age >= save_every or done == last or (age >= EPOCH_SECONDS and done % trainer.steps_per_epoch == 0)
+        due = age >= save_every or (age >= EPOCH_SECONDS and done % trainer.steps_per_epoch == 0)
+        due = due or done == last or trainer.stopping
         asked, due = trainer.world.agree(signals.asked, due)
         if asked or due:
             run.log("timings.jsonl", {"step": done, "seconds": round(now - clock_start, 3)})
@@ -161,37 +176,3 @@ def take_steps(trainer, signals):
         if asked:
             trainer.world.wait()                                             # for the checkpoint, which rank 0 writes
             raise Interrupted(f"stopped after step {done} of {last}; continue with: numpyvit train --resume {run.path}")
-
-
-def watch(trainer, step):
-    """Score the validation images."""
-    if len(trainer.val_labels):
-        loss, accuracy = trainer.evaluate(trainer.val_images, trainer.val_labels)
-        trainer.run.log("metrics.jsonl", {"kind": "val", "step": step, "loss": loss, "accuracy": accuracy})
-        trainer.progress.evaluated("val acc", accuracy)
-        expected = reference_accuracy(trainer.recipe, trainer.config.data.name, step, trainer.config.plan.steps)
-        if expected is not None:
-            trainer.progress.evaluated("reference", expected)
-        trainer.progress.paused()
-
-
-def how_it_trains(recipe):
-    """The settings of a recipe that matter most, in a sentence."""
-    rest = f", {recipe.lr * recipe.lr_rest:g} for what it leaves to AdamW" if recipe.lr_rest != 1 else ""
-    small = ""
-    if recipe.small_size:
-        small = f"; {recipe.small_size} × {recipe.small_size} pixels in the first {recipe.small_share:.0%} of the steps"
-    return (f"optimizer {recipe.optimizer}, peak learning rate {recipe.lr:g}{rest}, schedule {recipe.schedule}, "
-            f"batches of {recipe.batch_size}{small}")
-
-
-def describe(trainer, resumed):
-    """Say what is trained on what, and how long."""
-    config, data, per_epoch = trainer.config, trainer.config.data, trainer.steps_per_epoch
-    trainer.progress.say(f"{config.recipe.model}: {config.model.parameters:,} parameters; {data.name}: {data.train:,} "
-                         f"training, {data.val:,} validation, {data.test:,} test images; "
-                         f"{trainer.world.describe()}{trainer.lanes.pool.threads} threads")
-    trainer.progress.say(how_it_trains(config.recipe))
-    start = f"continuing after step {trainer.run.position.step} of " if resumed else ""
-    trainer.progress.say(f"{start}{config.plan.steps:,} steps of {config.recipe.batch_size} images, "
-                         f"{config.plan.steps / per_epoch:.2f} epochs, in {trainer.run.path}")

@@ -22,17 +22,21 @@ class Speed(NamedTuple):
     spent: float
 
 
-def make_plan(recipe, steps_per_epoch, val, test, speed=None):
-    """The Plan of a recipe.   val, test: numbers of images   speed: needed where the recipe says minutes"""
+def make_plan(recipe, steps_per_epoch, val, test, speed=None, start=0):
+    """The Plan of a recipe.   val, test: numbers of images   speed: needed where the recipe says minutes
+
+    start: the step from which a finished run is extended by the recipe's length
+    """
     watching = val / (3 * recipe.batch_size)                                 # steps that one look at val images costs
     if not recipe.minutes:
         steps = recipe.steps or max(round(recipe.epochs * steps_per_epoch), 1)
-        return Plan(steps_per_epoch, steps, evaluation_interval(watching, steps_per_epoch, steps))
+        return Plan(steps_per_epoch, start + steps, evaluation_interval(watching, steps_per_epoch, steps), start=start)
     seconds = 60 * recipe.minutes - speed.spent - speed.image * (test + val) - END_SECONDS
     steps = max(int(MARGIN * seconds / speed.step), 1)
     look = speed.image * val / evaluation_interval(watching, steps_per_epoch, steps)     # seconds a step
     steps = max(int(MARGIN * seconds / (speed.step + look)), 1)
-    return Plan(steps_per_epoch, steps, evaluation_interval(watching, steps_per_epoch, steps), round(speed.step, 5))
+    interval = evaluation_interval(watching, steps_per_epoch, steps)
+    return Plan(steps_per_epoch, start + steps, interval, round(speed.step, 5), start)
 
 
 def evaluation_interval(watching, steps_per_epoch, steps):

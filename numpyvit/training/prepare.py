@@ -106,6 +106,20 @@ def normalisation(model, images):
     return channel_statistics(images)
 
 
+def extended(config, path, checkpoint, length):
+    """The config of a finished run that goes on for another length. Its plan is to be made anew.
+
+    checkpoint: the last one of the run; None is a UserError: the run is not finished, or its checkpoints are gone.
+    length: {"minutes", "epochs" or "steps": how long}
+    """
+    if checkpoint is None:
+        option = "--" + next(iter(length))
+        raise UserError(f"{option} extends a finished run that has its last checkpoint, and {path} is none: "
+                        f"--resume {path} alone continues a run as it was planned")
+    lengths = {"minutes": None, "epochs": None, "steps": None, "small_size": 0} | length
+    return dataclasses.replace(config, plan=None, recipe=dataclasses.replace(config.recipe, **lengths))
+
+
 def versions():
     """What else the bits of a run depend on: {name: version}"""
     return {"numpyvit": __version__, "python": platform.python_version(), "numpy": np.__version__,

@@ -1,4 +1,5 @@
 """What a run says while it works: a live line where standard output is a terminal, plain lines where it is none."""
+import importlib.util
 import math
 import sys
 import threading
@@ -28,7 +29,7 @@ class Progress:
         self.batch_size, self.flops_per_image = batch_size, flops_per_image
 
     def __enter__(self):
-        if self.console.is_terminal:
+        if self.console.is_terminal or in_notebook(self.console):
             self.live = Live(console=self.console, auto_refresh=False, transient=False)
             self.quietly(self.live.start)
         self.shown_at = time.monotonic()
@@ -110,6 +111,11 @@ class Progress:
             fn(*args, **kwargs)
         except (OSError, ValueError, SystemExit):                            # rich ends the process on a broken pipe
             pass
+
+
+def in_notebook(console):
+    """Whether the console is a notebook that can show a line that changes."""
+    return console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None
 
 
 def clock(seconds):

@@ -5,8 +5,9 @@ import time
 from ..files.atomic import write_atomic
 from ..runs import curves
 from ..runs.classifier import equip
-from ..weights import save_weights
+from ..weights import load_weights, save_weights
 from .progress import clock
+from .trainer import share_weights
 
 
 def finish(trainer):
@@ -16,7 +17,7 @@ def finish(trainer):
     each image and its mirror image, where the recipe mirrors images at all.
     """
     run, data, recipe, say = trainer.run, trainer.config.data, trainer.recipe, trainer.progress.say
-    result = {"weights": "running average" if recipe.ema else "last", "steps": run.position.step,
+    result = {"weights": choose_weights(trainer), "steps": run.position.step,
               "epochs": run.position.step / trainer.steps_per_epoch}
     started = time.monotonic()
     if recipe.test:
@@ -25,7 +26,7 @@ def finish(trainer):
         say("the test images are left alone (--no-test)")
     seconds = run.position.seconds + time.monotonic() - started
     trainer.progress.end()
-    first = trainer.world.rank == 0
+    first = trainer.world.rank == 0 and run.has_files
     equip(trainer.model, data)
     with trainer.averaged_weights():
         if first:
@@ -45,13 +46,26 @@ def finish(trainer):
     return result
 
 
+def choose_weights(trainer):
+    """Give the model the weights that the recipe keeps. → which these are, in words"""
+    if trainer.recipe.keep == "last" or not trainer.watched.accuracies:
+        return "running average" if trainer.recipe.ema else "last"
+    if trainer.watched.best:
+        trainer.model.load_state_dict(trainer.watched.best)
+    elif trainer.world.rank == 0:
+        load_weights(trainer.model, trainer.run.file("best.safetensors"))
+    share_weights(trainer.world, trainer.model)
+    trainer.ends = True
+    return "best on validation"
+
+
 def score_test(trainer):
     """Loss and accuracy of the test images, plain and with the mirror image: entries of result.json."""
     images, labels = trainer.dataset.test.images, trainer.dataset.test.labels
     trainer.progress.say(f"scoring the {len(labels):,} test images, once")
     loss, accuracy = trainer.evaluate(images, labels)
     step = trainer.run.position.step
-    trainer.run.log("metrics.jsonl", {"kind": "test", "step": step, "loss": loss, "accuracy": accuracy})
+    trainer.record({"kind": "test", "step": step, "loss": loss, "accuracy": accuracy})
     trainer.progress.evaluated("test acc", accuracy)
     scores = {"test_accuracy": accuracy, "test_loss": loss}
     if trainer.recipe.flip != "none":

@@ -20,6 +20,7 @@ from .ranks import ALONE
 from .schedule import learning_rate
 from .sizes import at_size
 from .trouble import not_finite
+from .watched import Watched
 
 
 class Trainer:
@@ -31,7 +32,8 @@ class Trainer:
 
     def __init__(self, run, config, dataset, model, threads=None, progress=None, world=ALONE):
         self.run, self.config, self.recipe, self.dataset, self.model = run, config, config.recipe, dataset, model
-        self.progress, self.world = progress or Progress(), world
+        self.progress, self.world, self.callback = progress or Progress(), world, None
+        self.stopping = self.ends = False                            # asked to stop; the weights are those of the end
         check_ranks(config, world.size)
         self.optimizer = new_optimizer(model, self.recipe, self.world)
         self.mean, self.std = np.array(config.data.mean), np.array(config.data.std)
@@ -39,6 +41,7 @@ class Trainer:
         if self.recipe.batch_size > len(train_rows):
             raise UserError(f"batch_size: expected at most the {len(train_rows)} training images, got "
                             f"{self.recipe.batch_size}")
+        self.watched = Watched(self)
         self.batches = Batches(dataset.train, train_rows, self.recipe, len(dataset.classes), self.mean, self.std)
         self.steps_per_epoch = self.batches.steps_per_epoch
         self.flops_per_image = training_flops(config.model.family, model.config)
@@ -79,10 +82,23 @@ class Trainer:
         share_weights(self.world, self.model)
         return True
 
+    def use_final_weights(self):
+        """Leave the model with the weights that the run ends with: the running average, if one is kept."""
+        with self.averaged_weights():
+            final = self.model.state_dict()
+        self.model.load_state_dict(final)
+
+    def record(self, entry):
+        """A line of metrics.jsonl, which the callback sees, too; it ends the run by returning True."""
+        self.run.log("metrics.jsonl", entry)
+        if self.callback and self.callback(entry) is True:
+            self.stopping = True
+
     def take_step(self, step):
         """One update of the weights → its line of metrics.jsonl."""
         recipe, last = self.recipe, self.config.plan.steps
-        lr = learning_rate(recipe.schedule, step, last, recipe.lr, recipe.warmup)
+        start = self.config.plan.start
+        lr = learning_rate(recipe.schedule, step - start, last - start, recipe.lr, recipe.warmup)
         small = self.small_lanes is not None and step < recipe.small_share * last
         loss, accuracy, norm = self.update(step, lr, small)
         return {"kind": "train", "step": step + 1, "epoch": step // self.steps_per_epoch, "loss": loss,
@@ -124,7 +140,7 @@ class Trainer:
     @contextmanager
     def averaged_weights(self):
         """Inside, the model has the running average of its weights, if one is kept."""
-        if self.optimizer.ema is None:
+        if self.optimizer.ema is None or self.ends:
             yield
             return
         flat, ranges, buffers = self.model.flat, self.optimizer.ranges, dict(self.model.named_buffers())

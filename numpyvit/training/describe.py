@@ -1,0 +1,23 @@
+"""What a run says about itself at its beginning."""
+
+
+def describe(trainer, resumed):
+    """Say what is trained on what, and how long."""
+    config, data, per_epoch = trainer.config, trainer.config.data, trainer.steps_per_epoch
+    trainer.progress.say(f"{config.recipe.model}: {config.model.parameters:,} parameters; {data.name}: {data.train:,} "
+                         f"training, {data.val:,} validation, {data.test:,} test images; "
+                         f"{trainer.world.describe()}{trainer.lanes.pool.threads} threads")
+    trainer.progress.say(how_it_trains(config.recipe))
+    start = f"continuing after step {trainer.run.position.step} of " if resumed else ""
+    trainer.progress.say(f"{start}{config.plan.steps:,} steps of {config.recipe.batch_size} images, "
+                         f"{config.plan.steps / per_epoch:.2f} epochs, in {trainer.run.path}")
+
+
+def how_it_trains(recipe):
+    """The settings of a recipe that matter most, in a sentence."""
+    rest = f", {recipe.lr * recipe.lr_rest:g} for what it leaves to AdamW" if recipe.lr_rest != 1 else ""
+    small = ""
+    if recipe.small_size:
+        small = f"; {recipe.small_size} × {recipe.small_size} pixels in the first {recipe.small_share:.0%} of the steps"
+    return (f"optimizer {recipe.optimizer}, peak learning rate {recipe.lr:g}{rest}, schedule {recipe.schedule}, "
+            f"batches of {recipe.batch_size}{small}")

@@ -1,0 +1,62 @@
+"""Validation images: their accuracy now and then, the best of it, and when to stop waiting for a better one."""
+import numpy as np
+
+from ..errors import UserError
+from ..weights import save_weights
+from .reference import reference_accuracy
+
+
+class Watched:
+    """What the validation images of a Trainer have said so far. Every rank has the same accuracies.
+
+    Raises UserError where the recipe asks for the best weights or for patience and there are no validation images.
+    """
+
+    def __init__(self, trainer):
+        self.trainer, self.accuracies, self.best = trainer, [], None
+        for name, asked in (("keep best", trainer.recipe.keep == "best"), ("patience", trainer.recipe.patience > 0)):
+            if asked and not len(trainer.val_labels):
+                raise UserError(f"{name}: expected validation images, got --val 0")
+
+    def look(self, step):
+        """Score the validation images, keep the weights if they are the best, stop the run if patience has ended."""
+        trainer = self.trainer
+        if not len(trainer.val_labels):
+            return
+        loss, accuracy = trainer.evaluate(trainer.val_images, trainer.val_labels)
+        trainer.record({"kind": "val", "step": step, "loss": loss, "accuracy": accuracy})
+        trainer.progress.evaluated("val acc", accuracy)
+        expected = reference_accuracy(trainer.recipe, trainer.config.data.name, step, trainer.config.plan.steps)
+        if expected is not None:
+            trainer.progress.evaluated("reference", expected)
+        if trainer.recipe.keep == "best" and accuracy > max(self.accuracies, default=-1.0):
+            self.keep()
+        self.accuracies.append(accuracy)
+        self.judge()
+        trainer.progress.paused()
+
+    def judge(self):
+        """Stop the run if the best accuracy is as many looks ago as the recipe's patience."""
+        patience = self.trainer.recipe.patience
+        if patience and len(self.accuracies) - 1 - int(np.argmax(self.accuracies or [0])) >= patience:
+            self.trainer.stopping = True
+
+    def keep(self):
+        """Keep the weights of now: in best.safetensors, or in memory where the run has no files."""
+        trainer = self.trainer
+        with trainer.averaged_weights():
+            if trainer.run.has_files:
+                save_weights(trainer.model, trainer.run.file("best.safetensors"))
+            elif trainer.world.size == 1:
+                self.best = trainer.model.state_dict()
+
+    def restore(self):
+        """After a checkpoint was read: the accuracies of the steps before it, from metrics.jsonl."""
+        run = self.trainer.run
+
+        def accuracies():
+            entries = run.read_metrics() if run.position.metrics_bytes else []
+            return [entry["accuracy"] for entry in entries if entry.get("kind") == "val"]
+
+        self.accuracies = self.trainer.world.from_first(accuracies)
+        self.judge()
