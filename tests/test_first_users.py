@@ -233,7 +233,7 @@ def test_15_one_bad_file_among_many_is_said_and_the_others_are_classified(finish
     out, err = capsys.readouterr()
     assert [line.split(": ")[0] for line in out.splitlines()] == [str(pictures / name) for name in
                                                                   ("a.png", "b.webp", "e.png", "more/c.gif", "more/d.bmp")]
-    assert len(err.splitlines()) == 2 and f"{pictures / 'bad.jpg'}: " in err and "e.png: its transparency is dropped" in err
+    assert len(err.splitlines()) == 2 and f"{pictures / 'bad.jpg'}: " in err and "e.png: " in err and "transparency is dropped" in err
 
 
 def test_15_json_and_csv(finished, pictures, capsys):

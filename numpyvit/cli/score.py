@@ -57,7 +57,7 @@ def run_evaluate(args):
 
 
 def images_to_score(classifier, args):
-    """images (n, C, H, W) uint8, labels (n,), what they are, a notice: of a folder, of the run's data set, or of --data"""
+    """Of a folder, the run's data set, or --data → images (n, C, H, W) uint8, labels (n,), their name, a notice"""
     if args.folder:
         images, labels, notice = classifier.folder(args.folder)
         return images, labels, f"images of {args.folder}, which need not be those of the run", notice

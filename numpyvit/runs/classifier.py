@@ -99,7 +99,7 @@ class Classifier:
         return softmax_forward(self.logits(images, tta=tta).astype(np.float64))[0]
 
     def read(self, path):
-        """An image file as the model wants it → pixels (C, H, W) uint8, and a remark on what of the file was dropped."""
+        """An image file as the model wants it → pixels (C, H, W) uint8, and a remark on what of it was dropped."""
         wanted = self.model.preprocessing
         return read_fitted(path, max(wanted.resized_to()), len(wanted.mean), wanted.fit)
 
