@@ -104,6 +104,10 @@ class RunConfig:
     command: str = ""
     started: str = ""
 
+    def with_plan(self, plan):
+        """The same config with this Plan."""
+        return dataclasses.replace(self, plan=plan)
+
     def to_json(self):
         """The object that config.json holds."""
         plan = None

@@ -1,16 +1,12 @@
 """Training from a recipe to a scored model: plan the steps, take them, watch, save, and score the test set once."""
-import dataclasses
 import os
 import time
 from contextlib import ExitStack
 
-from rich.console import Console
-
 from ..errors import Interrupted
 from ..runs.config import build_model
 from ..runs.folder import FollowedRun, RunFolder
-from . import interrupts, plan, prepare, ranks, results
-from .describe import describe
+from . import describe, interrupts, plan, prepare, ranks, results
 from .progress import Progress
 from .start import start_from
 from .trainer import Trainer, share_weights
@@ -86,7 +82,7 @@ def run_together(begin, threads, data_dir, console):
     contexts that it enters on the stack held are left when the run ends.
     """
     world = ranks.world()
-    progress = Progress(console if world.rank == 0 else Console(quiet=True))
+    progress = Progress(console, quiet=world.rank > 0)
     threads = threads or world.default_threads()
     with ExitStack() as held:
         def begin_here():
@@ -121,14 +117,14 @@ def run_to_the_end(trainer, checkpoint=None):
             start = checkpoint.position.step if checkpoint else 0
             made = world.from_first(
                 lambda: plan.make_plan(trainer.recipe, trainer.steps_per_epoch, *images, speed, start))
-            trainer.config = dataclasses.replace(trainer.config, plan=made)
+            trainer.config = trainer.config.with_plan(made)
             run.write_config(trainer.config)
             run.open_again()
         resumed = trainer.restore(checkpoint)
         for sentence in run.rewind():
             progress.say(sentence)
         trainer.watched.restore()
-        describe(trainer, resumed)
+        describe.describe(trainer, resumed)
         progress.start(trainer.config.plan.steps, trainer.steps_per_epoch, trainer.recipe.batch_size,
                        trainer.flops_per_image)
         again = f"numpyvit train --resume {run.path}"

@@ -19,8 +19,8 @@ class Progress:
     """Prints to one rich console. A console that has gone away (a closed terminal, a full pipe) is given up silently:
     the run is in its folder. Context manager."""
 
-    def __init__(self, console=None):
-        self.console = console or Console(highlight=False)
+    def __init__(self, console=None, quiet=False):
+        self.console = Console(quiet=True) if quiet else console or Console(highlight=False)
         self.live, self.row, self.shown_at, self.count = None, {}, 0.0, 0
         self.loss = self.accuracy = self.rate = math.nan
 
