@@ -136,6 +136,8 @@ def check_pair(call, backward, names, arrays, tolerance, seed, integers=(), most
             report.problems.append(f"forward returns {output.dtype} for float64 arrays")
     if not np.array_equal(flat(y), flat(again), equal_nan=True):
         report.problems.append("forward twice gives two results: hand in its seeds or rates, so that it is a function")
+    if all(output.dtype.kind in "iub" or not output.size for output in outputs):
+        report.problems.append("forward returns no number that has a derivative: only integers, or nothing at all")
     parts = [np.array(rng.standard_normal(a.shape)) * (a.dtype.kind not in "iub") for a in outputs]     # 0 of integers
     dys = [part.copy() for part in parts]
     result = backward(tuple(dys) if several else dys[0], cache)
@@ -163,6 +165,8 @@ def check_pair(call, backward, names, arrays, tolerance, seed, integers=(), most
         same_shape = {f"d{other}": g for other, g in zip(names, grads) if other != name and np.shape(g) == np.shape(dx)}
         report.gradients.append(check_gradient(f"d{name}", x, dx, u, base, at, rng, tolerance, entries, settle,
                                                same_shape))
+    if not report.gradients:
+        report.problems.append("no gradient was checked: hand in at least one array of floating-point numbers")
     return report
 
 

@@ -175,6 +175,15 @@ def test_an_output_of_integers_has_no_derivative():
     assert gradcheck.check(forward, backward, r((5, 7)))
 
 
+def test_nothing_to_check_is_not_ok():
+    report = gradcheck.check(lambda x: (x.argmax(axis=1), x), lambda dy, x: 17 * x, r((5, 7)))
+    assert not report and "forward returns no number that has a derivative" in str(report)
+    report = gradcheck.check(lambda x: (x[:0], x), lambda dy, x: 17 * x, r((5, 7)))
+    assert not report and "forward returns no number that has a derivative" in str(report)
+    report = gradcheck.check(lambda index: (np.arange(9.0)[index], ()), lambda dy, cache: None, np.array([1, 4]))
+    assert not report and "no gradient was checked" in str(report)
+
+
 def test_positional_only_arguments():
     def forward(x, weight, /, power, *, shift=0.0):
         return x**power * weight + shift, (x, weight, power)
