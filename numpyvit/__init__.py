@@ -5,15 +5,16 @@
     logits, cache = model.forward(images, train=True, rng=0)
     dimages = model.backward(dlogits, cache)
 
-Names used everywhere: B batch · N tokens · S keys, where they are not the tokens · C channels · nh, hd heads and head width
-(C = nh·hd) · E MLP width · H, W grid · P patch · M window side · nW windows · K classes. dNAME is the gradient of NAME.
+Names used everywhere: B batch · N tokens · S keys, where they are not the tokens · C channels · nh, hd heads and head
+width (C = nh·hd) · E MLP width · H, W grid · P patch · M window side · nW windows · K classes. dNAME is the gradient of NAME.
 """
 import importlib
 
 __version__ = "0.2.0"
 
-_FUNCTIONS = {"list_models": "models", "create_model": "models", "count_parameters": "models", "save_weights": "weights",
-              "load_weights": "weights", "load_model": "runs.classifier", "fit": "training.fit"}
+_FUNCTIONS = {"list_models": "models", "create_model": "models", "count_parameters": "models",
+              "save_weights": "weights", "load_weights": "weights", "load_model": "runs.classifier",
+              "fit": "training.fit"}
 _MODULES = {"analysis": "inspection.attention", "plots": "inspection.plots", "summary": "inspection.summary",
             "trace": "inspection.trace", "gradcheck": "gradcheck", "data": "data"}
 __all__ = [*_FUNCTIONS, *_MODULES]
