@@ -385,6 +385,11 @@ def test_grey_images_train_and_predict(tmp_path, monkeypatch):
     picture().save(tmp_path / "a.png")
     assert classifier.predict([tmp_path / "a.png"]).shape == (1, 10)
     assert classifier.split("test")[0].shape == (TEST, 1, 32, 32)
+    (tmp_path / "scored" / "7").mkdir(parents=True)
+    picture().save(tmp_path / "scored" / "7" / "a.png")
+    images, labels, _ = classifier.folder(tmp_path / "scored")
+    np.testing.assert_array_equal(images[0], classifier.read(tmp_path / "a.png")[0])   # the pixels that predict sees
+    assert labels.tolist() == [7]
 
 
 def test_recipes_take_what_the_data_set_needs_and_the_user_decides():

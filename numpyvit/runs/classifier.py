@@ -108,12 +108,8 @@ class Classifier:
 
         Raises UserError for a directory that is none of the classes, and for a folder without images.
         """
-        labelled, notice = read_labelled(path, self.classes, pair(self.model.config.img_size)[0])
-        images = labelled.images
-        if len(self.mean) == 1:                                              # ITU-R 601, as Pillow makes grey
-            grey = np.tensordot(images.astype(np.float64), [0.299, 0.587, 0.114], axes=(1, 0))
-            images = np.rint(grey).astype(np.uint8)[:, None]
-        return images, labelled.labels, notice
+        labelled, notice = read_labelled(path, self.classes, pair(self.model.config.img_size)[0], len(self.mean))
+        return labelled.images, labelled.labels, notice
 
     def data_set(self, name, data_dir=None):
         """A data set at the model's size. UserError where it has another number of classes or channels."""
