@@ -8,7 +8,7 @@ import numpy as np
 from .checks import check_number, check_tensors, fail
 from .errors import UserError
 
-ALIGN = 16                                                              # tensors start on a 64-byte boundary in float32
+ALIGN = 16                                                                   # in float32 a tensor starts on 64 bytes
 
 
 class Parameter:
@@ -64,7 +64,7 @@ class Module:
 
     A module owns no activation: forward returns (y, cache), backward(dy, cache) returns dx and adds into .grad.
     name: dotted, within the model.   buffers: names of arrays that are saved but not trained.
-    number: of a layer that draws random bits (a layer with a rate), so that no two layers share bits; else None.
+    number: of a layer that draws random bits (a layer with a rate), so that no two layers share bits; None for others.
     """
 
     name = ""
@@ -178,7 +178,9 @@ class FlatModule(Module):
                 p.data[...], p.grad[...] = data, grad
 
     def update_buffers(self, statistics: list[dict]):
-        """Fold in the batch statistics of several training passes, in the order given, by each module's update()."""
+        """Fold in the batch statistics of several training passes, in the order given. A statistic goes to update() of
+        the module whose name it has.
+        """
         modules = dict(self.modules())
         for of_pass in statistics:
             for name, measured in of_pass.items():

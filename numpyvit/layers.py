@@ -1,7 +1,7 @@
-"""The layers: each owns its parameters, calls one or two ops, and passes their caches on. No layer keeps anything
-between calls.
+"""The layers: each owns its parameters, calls one or two ops, and passes the caches of the ops on.
 
-Where a layer draws random bits or measures a batch, its forward takes the Pass, called down: see flat.Pass.
+No layer keeps anything between calls. A layer that draws random bits, or measures a batch, takes the Pass, called down,
+in its forward: see flat.Pass.
 """
 import functools
 import math
@@ -16,7 +16,7 @@ from .ops.batch_norm import batch_norm_statistics
 from .ops.conv import output_size
 from .ops.random_bits import hash_combine
 
-# --- initialisers: init(rng, shape) → values. timm's trunc_normal truncates at ±2, so that σ = 0.02 is a plain normal.
+# --- initialisers: init(rng, shape) → values.  timm's trunc_normal cuts at ±2, a hundred times its σ: a plain normal.
 
 
 def normal(std):
@@ -25,17 +25,17 @@ def normal(std):
 
 
 def draw_normal(rng, shape, std):
-    """Normal values of standard deviation std."""
+    """What normal(std) draws."""
     return rng.standard_normal(shape, dtype=np.float32) * np.float32(std)
 
 
 def zeros(rng, shape):
-    """Zeros."""
+    """All 0."""
     return np.zeros(shape, np.float32)
 
 
 def ones(rng, shape):
-    """Ones."""
+    """All 1."""
     return np.ones(shape, np.float32)
 
 
@@ -45,7 +45,7 @@ def conv_uniform(fan_in):
 
 
 def draw_uniform(rng, shape, bound):
-    """Uniform values from −bound to bound."""
+    """What conv_uniform draws."""
     return rng.uniform(-bound, bound, shape)
 
 
@@ -90,8 +90,8 @@ class LayerNorm(Module):
 class BatchNorm(Module):
     """Each channel over the whole batch; in evaluation by the running statistics.   x (..., C)   →   y (..., C)
 
-    A training forward changes no buffer: it leaves (mean, unbiased variance) in down.statistics under the layer's name,
-    and update() averages what whoever trains gives it (Model.update_buffers).
+    A training forward changes no buffer: it leaves (mean, unbiased variance) in down.statistics, under the layer's
+    name. Whoever trains passes these on to update(), by way of Model.update_buffers.
     """
 
     buffers = ("running_mean", "running_var", "num_batches_tracked")
@@ -194,10 +194,7 @@ def merge_heads(x):
 
 
 class Conv(Module):
-    """A convolution, weight (out, in, k, k), bias (out,), torch's default initialisation.
-
-    x (B, H, W, Cin)   →   y (B, Ho, Wo, C)
-    """
+    """A convolution, initialised as torch does by default.   x (B, H, W, Cin)   →   y (B, Ho, Wo, C)"""
 
     def __init__(self, C, in_chans, kernel, stride, padding, bias=True):
         fan_in = in_chans * kernel**2
@@ -247,10 +244,9 @@ class ConvBatchNorm(Module):
 
     def forward(self, x, down=EVALUATION):
         if not self.bn and down.statistics is not None:
-            fail("train", "a model with batch norms",
-                 "one whose batch norms are folded; train the model it was made from")
+            fail("train", "a model with its batch norms", "a folded one; train the model that it was made from")
         h, c1 = self.conv.forward(x)
-        h, c2 = self.bn.forward(h, down) if self.bn else (h, None)         # bn is None once folded into the convolution
+        h, c2 = self.bn.forward(h, down) if self.bn else (h, None)           # folded into the convolution: no bn
         return h, (c1, c2)
 
     def backward(self, dy, cache):

@@ -1,8 +1,7 @@
 """Model: what every family of models promises to training, to the figures and to the files of weights.
 
-Whoever works with a model asks the model, and never which family it is of. A family is one file in models/: a subclass
-of Model that fills in the methods below which raise NotImplementedError, and overrides the others where its answer
-differs.
+Other code asks the model, and never which family the model is of. A family is one file in models/: a subclass of Model
+that fills in those methods below which raise NotImplementedError, and overrides others where its answer differs.
 """
 from typing import Any, NamedTuple
 
@@ -19,11 +18,10 @@ class Stage(NamedTuple):
     """Blocks that work on the tokens of one grid.
 
     name: of the list of blocks, as in "layers.0.blocks"; the i-th block's parameters begin with "layers.0.blocks.i."
-    blocks: [Block]; block.attn has probs(cache), the probabilities of its attention, and in_image(probs, grid, b),
-    those of image b between the tokens of the grid, (nh, N, N)   grid: (rows, columns)
-    class_token: 0 or 1, how many tokens stand
-    before the grid's   embed: (kernel, stride, padding) of the patches that became tokens, in pixels or in tokens of
-    the stage before
+    blocks: [Block]. block.attn has probs(cache), the probabilities of its attention, and in_image(probs, grid, b), the
+    probabilities of image b between the tokens of the grid, (nh, N, N).
+    grid: (rows, columns)   class_token: 0 or 1, how many tokens stand before those of the grid
+    embed: (kernel, stride, padding) of the patches that became tokens, in pixels or in tokens of the stage before
     """
 
     name: str
@@ -36,9 +34,8 @@ class Stage(NamedTuple):
 class PositionTable(NamedTuple):
     """How the rows of a table lie on a grid: class_token rows, then grid[0] · grid[1] rows, row by row.
 
-    of_offsets: whether the grid is that of the offsets between two tokens of a window, 2·M − 1 a side, as a table of
-    shape ((2·M − 1)², nh) has them; else it is that of the tokens, in a table of shape (1, [class +] rows · columns,
-    C).
+    of_offsets False: a row a token, in a table of shape (1, [class +] rows · columns, C).
+    of_offsets True: a row an offset between two tokens of a window, 2·M − 1 offsets a side, in ((2·M − 1)², nh).
     """
 
     grid: tuple[int, int]
@@ -47,8 +44,11 @@ class PositionTable(NamedTuple):
 
 
 class ModelCache(NamedTuple):
-    """What forward hands to backward: of which config and of how many images; what batch norms measured, {} without any
-    and None in evaluation (see Pass); and the caches of the parts, as the family's forward_pass returned them."""
+    """What forward hands to backward.
+
+    config: of the model   batch: number of images   statistics: what batch norms measured, None in evaluation
+    parts: the caches of the model's parts, as the family's forward_pass returned them
+    """
 
     config: Any
     batch: int
@@ -59,23 +59,24 @@ class ModelCache(NamedTuple):
 class Model(FlatModule):
     """images (B, in_chans, H, W)   →   logits (B, num_classes)
 
-    A subclass is built from its config, a frozen dataclass with at least img_size, in_chans and num_classes:
+    A subclass is built from its config, a frozen dataclass with at least img_size, in_chans and num_classes.
     __init__(config, seed, dtype, materialise) sets self.config, builds the layers and calls finish(seed, dtype,
     materialise) last.
     """
 
-    title = ""                                       # what create_model was given: a preset or family, and other fields
-    first_and_last = ("patch_embed.", "head.")      # how the names of the layers that read pixels and make logits begin
-    positions_from = "no table"                   # where the model knows positions from, where it has no position_table
-    fixed_positions = None                      # the table that is added but not learned, (1, N, C), where there is one
+    title = ""                                   # what create_model was given: a preset or family, and other fields
+    first_and_last = ("patch_embed.", "head.")   # how the names of the layers that read pixels and make logits begin
+    positions_from = "nothing"                   # where a model without a position_table knows positions from
+    fixed_positions = None                       # the table that is added but not learned, (1, N, C), or None
 
     # --- a training step
 
     def forward(self, images, train: bool = False, rng=None) -> tuple[np.ndarray, ModelCache]:
         """logits (B, K) of images (B, in_chans, H, W), and the cache that backward needs. The model is not changed.
 
-        train: dropout and drop path act, with bits from rng: an int, a numpy Generator, or one uint64 seed an image
-        (B,). Batch norms normalise over these images; whoever trains passes batch_statistics(cache) to update_buffers.
+        train: dropout and drop path act, and batch norms normalise over these images; whoever trains passes
+        batch_statistics(cache) to update_buffers.
+        rng: source of the random bits, an int, a numpy Generator, or one uint64 seed an image (B,).
         Raises UserError for images of another shape or kind, or where rng is needed and missing.
         """
         images = self.check_images(images)
@@ -91,8 +92,8 @@ class Model(FlatModule):
         Raises UserError for gradients of another shape and for the cache of another model.
         """
         if not isinstance(cache, ModelCache) or cache.config != self.config:
-            of_a_model = isinstance(cache, ModelCache)
-            other = f"that of a model of {cache.config}" if of_a_model else shown(type(cache).__name__)
+            other = type(cache).__name__
+            other = f"that of a model of {cache.config}" if isinstance(cache, ModelCache) else shown(other)
             fail("cache", f"what forward of this {type(self).__name__} returned, of {self.config}", other)
         return self.backward_pass(self.check_logits_gradient(dlogits, cache.batch), cache.parts)
 
@@ -101,18 +102,15 @@ class Model(FlatModule):
         return self.forward(images)[0]
 
     def forward_pass(self, images, down: Pass):
-        """images, checked; down: the Pass, which goes to every layer that draws bits or measures   →
-
-        logits, caches
-        """
+        """logits and caches of images that are checked.   down: the Pass, for layers that draw bits or measure"""
         raise NotImplementedError
 
     def backward_pass(self, dlogits, cache):
-        """forward_pass, read from the bottom.   dlogits, checked; cache: forward_pass's   →   dimages"""
+        """dimages: forward_pass, read from the bottom.   dlogits are checked; cache: forward_pass's"""
         raise NotImplementedError
 
     def batch_statistics(self, cache: ModelCache) -> dict:
-        """{name of a batch norm: (mean, unbiased variance)} as a training forward measured them; {} without any."""
+        """{name of a batch norm: (mean, unbiased variance)} of a training forward; {} without batch norms."""
         return cache.statistics or {}
 
     # --- what the model looks like
@@ -147,14 +145,14 @@ class Model(FlatModule):
     def attention_maps(self, cache: ModelCache) -> list[np.ndarray]:
         """The attention probabilities of every block, from forward's cache, as the block computes them: rows sum to 1.
 
-        Their axes are the family's, such as (B·windows, nh, M², M²); block.attn.in_image leads to (nh, N, N) of an
-        image.
+        The axes depend on the family, as (B·nW, nh, M², M²) of windows; block.attn.in_image turns the probabilities of
+        any family into (nh, N, N) of one image.
         """
         blocks = [block for stage in self.stages() for block in stage.blocks]
         return [block.attn.probs(c.attn) for block, c in zip(blocks, self.block_caches(cache), strict=True)]
 
     def position_table(self) -> np.ndarray | None:
-        """The table of positions that is added to the tokens, (rows, columns, C), learned or fixed; or None."""
+        """The table that is added to the tokens of the grid, (rows, columns, C), learned or fixed; None without one."""
 
     def position_tables(self) -> dict[str, PositionTable]:
         """{name: PositionTable} of the parameters that may be resized for another resolution."""
@@ -172,9 +170,9 @@ class Model(FlatModule):
         """One line: the preset or family, the number of parameters, images and classes, the dtype."""
         H, W = pair(self.config.img_size)
         dtype = f", {self.dtype}" if hasattr(self, "flat") else ", not materialised"
-        return (f"<{self.title or type(self).__name__}: {self.num_parameters():,} parameters, "
-                f"images ({self.config.in_chans}, {H}, {W}) → "
-                f"{self.config.num_classes} classes{dtype}>")
+        images, classes = f"images ({self.config.in_chans}, {H}, {W})", f"{self.config.num_classes} classes"
+        title = self.title or type(self).__name__
+        return f"<{title}: {self.num_parameters():,} parameters, {images} → {classes}{dtype}>"
 
     # --- what came with published weights
 
@@ -189,8 +187,7 @@ class Model(FlatModule):
         """
         if self.preprocessing is None:
             raise UserError("this model does not know how its images are prepared: build it with numpyvit.load_model, "
-                            "or "
-                            "call it with normalised images")
+                            "or call it with normalised images")
         logits = self.forward(self.preprocessing(image, self.dtype)[None])[0][0].astype(np.float64)
         probabilities, _ = softmax_forward(logits)
         best = (-probabilities).argsort(kind="stable")[:top]
@@ -218,8 +215,7 @@ class Model(FlatModule):
         if not self.stochastic:
             return None
         if rng is None:
-            fail("rng", "an int, a numpy Generator or one uint64 seed an image, for train=True with dropout or drop "
-                 "path", "None")
+            fail("rng", "an int, a numpy Generator or one uint64 seed an image, for dropout or drop path", "None")
         return image_seeds(rng, batch)
 
     def check_logits_gradient(self, dlogits, batch: int) -> np.ndarray:

@@ -1,13 +1,13 @@
-"""Where a model looks, as arrays: attention by block and head, rollout, distances, positions, filters, saliency.
+"""What a model looks at, as arrays: attention of blocks and heads, rollout, distances, positions, filters, saliency.
 
     blocks = attention_blocks(model, images)                 # one forward pass
     attention_map(choose(blocks, "blocks.3"), head=1)        # (H, W): where the class token looks
     rollout(blocks); mean_attention_distance(blocks)
 
-All families come out alike: a block's attention is between the tokens of its map, row by row behind the class token
-where there is one. The families do this themselves (in_image of a block's attention): Swin puts its windows back where
-they were cut, with shift and padding undone; CvT spreads the weight of a key over the tokens that a convolution made
-the key of. plots.py draws what these functions return.
+All families look alike here: a block's attention is between the tokens of its map, row by row, behind the class token
+where there is one. Each family sees to this itself, in in_image of its attention: windows are put back where they were
+cut, and the weight of a key is spread over the tokens that a convolution made the key of.
+plots.py draws what these functions return.
 """
 import functools
 import math
@@ -27,7 +27,7 @@ class BlockAttention:
 
     name: of the block in the model.   grid: (H, W) of its tokens.   pitch: pixels from token to token.
     class_token: 0 or 1, how many tokens stand before the grid's.   stage: its number, from 0.
-    embed: (kernel, stride, padding), how a token of this stage was made of tokens of the stage before, or of pixels.
+    embed: (kernel, stride, padding), how a token of this stage was made of those of the stage before, or of pixels.
     probs(b) → (nh, N, N) for image b, N = class_token + H·W. Rows sum to 1, but for what Swin's tokens give to padding.
     """
     name: str
@@ -44,8 +44,6 @@ class BlockAttention:
 def attention_blocks(model: Model, images: np.ndarray) -> list[BlockAttention]:
     """The attention of every block, from the first to the last.   images (B, C, H, W), normalised
 
-    →   [BlockAttention]
-
     (nh, N, N) is built when probs is called: at 224 pixels, a block of Swin's first stage takes over 100 MB.
     """
     _, cache = model.forward(images)
@@ -54,19 +52,16 @@ def attention_blocks(model: Model, images: np.ndarray) -> list[BlockAttention]:
         pitch *= stage.embed[1]
         for j, block in enumerate(stage.blocks):
             probs = next(maps)
+            of_image = functools.partial(block.attn.in_image, probs, stage.grid)
             blocks.append(BlockAttention(f"{stage.name}.{j}", stage.grid, pitch, stage.class_token, i, stage.embed,
-                                         probs.shape[1], len(images),
-                                         functools.partial(block.attn.in_image, probs, stage.grid)))
+                                         probs.shape[1], len(images), of_image))
     return blocks
 
 
 # --- of one forward pass
 
 def choose(blocks: list[BlockAttention], block: int | str | None = None) -> BlockAttention:
-    """A block by its number (−1: the last) or name; the last unless given.
-
-    UserError, with what there is, for any other.
-    """
+    """A block by its number (−1: the last) or name; the last unless given. UserError, which lists them, for others."""
     if block is None:
         return blocks[-1]
     for i, candidate in enumerate(blocks):
@@ -78,8 +73,10 @@ def choose(blocks: list[BlockAttention], block: int | str | None = None) -> Bloc
 
 def attention_map(block: BlockAttention, image: int = 0, head: int | None = None,
                   query: tuple | None = None) -> np.ndarray:
-    """Where one query looks.   head: the mean of all unless given   query: (y, x) of a pixel; unless given the class
-    token, or where there is none, the mean of all queries   →   (H, W) on the block's grid
+    """Where one query looks.   →   (H, W) on the block's grid
+
+    head: the mean of all heads unless given   query: (y, x) of a pixel; unless given, the class token, or, where there
+    is none, the mean of all queries
 
     Raises UserError for a head or pixel that is not there.
     """
@@ -96,7 +93,7 @@ def attention_map(block: BlockAttention, image: int = 0, head: int | None = None
 
 
 def checked(what, number, count, where="there are", things=""):
-    """The number, or a UserError that names what there is."""
+    """The number, if it is one of count; else a UserError that says how many there are."""
     if not (isinstance(number, (int, np.integer)) and 0 <= number < count):
         raise UserError(f"{what} {number}: {where} {count}{' ' + things if things else ''}, 0 to {count - 1}")
     return number
@@ -107,15 +104,15 @@ def rollout(blocks: list[BlockAttention], residual: float = 0.5) -> np.ndarray:
 
         r ← e · Π from the last block to the first of (residual · 1 + (1 − residual) · mean over heads of attn)
 
-    e picks the class token, or takes the mean of the tokens. Between two stages the shares are spread over the tokens
-    that a token was made of (spread_evenly).   →   (B, H, W) on the grid of the first stage, each summing to 1
+    e picks the class token, or takes the mean of the tokens. Between two stages a token's share is spread over the
+    tokens that it was made of (spread_evenly).   →   (B, H, W) on the grid of the first stage, each summing to 1
     Abnar, Zuidema 2020, "Quantifying attention flow in transformers", section 3
     """
     return np.stack([rollout_of_image(blocks, b, residual) for b in range(blocks[0].batch)])
 
 
 def rollout_of_image(blocks, b, residual):
-    """rollout of image b.   →   (H, W) on the grid of the first stage"""
+    """rollout of image b, (H, W)."""
     last = blocks[-1]
     N = last.class_token + math.prod(last.grid)
     r = np.eye(1, N)[0] if last.class_token else np.full(N, 1 / N)
@@ -130,15 +127,16 @@ def rollout_of_image(blocks, b, residual):
 
 
 def mean_attention_distance(blocks: list[BlockAttention]) -> dict[str, np.ndarray]:
-    """How far each head looks: the distance from a query's token to its keys', weighted by attention, in pixels; the
-    mean over the queries of all images. The class token is left out.   →   {name of the block: (nh,)}
+    """How far each head looks: the distance from a query's token to its keys' tokens, weighted by attention, in pixels.
+
+    The mean over the queries of all images, without the class token.   →   {name of the block: (nh,)}
     Dosovitskiy et al. 2021, figure 7 (right)
     """
     return {block.name: np.mean([distance_of_heads(block, b) for b in range(block.batch)], axis=0) for block in blocks}
 
 
 def distance_of_heads(block, b):
-    """Mean distance in pixels that the heads of a block look in image b.   →   (nh,)"""
+    """mean_attention_distance of one block and image b, (nh,)."""
     place = np.stack(np.mgrid[:block.grid[0], :block.grid[1]], axis=-1).reshape(-1, 2) * block.pitch
     far = np.sqrt(((place[:, None] - place) ** 2).sum(axis=-1))              # (H·W, H·W) pixels
     attn = block.probs(b)[:, block.class_token:, block.class_token:]
@@ -175,9 +173,10 @@ def patch_filters(model: Model, count: int = 28) -> tuple[np.ndarray, np.ndarray
 
 
 def relative_position_bias(model: Model) -> dict[str, np.ndarray]:
-    """Tables of biases, laid out by offset: [h, Δy + M − 1, Δx + M − 1] is what head h adds to the score of a key that
-    is Δy rows above and Δx columns left of its query.   →   {name of the block: (nh, 2M − 1, 2M − 1)}.
-    UserError for a model without such tables.
+    """Tables of biases, laid out by offset.   →   {name of the block: (nh, 2M − 1, 2M − 1)}
+
+    Element [h, Δy + M − 1, Δx + M − 1] is what head h adds to the score of a key that lies Δy rows above and Δx columns
+    to the left of its query. UserError for a model without such tables.
     """
     tables = model.relative_position_tables()
     if not tables:
@@ -189,11 +188,9 @@ def relative_position_bias(model: Model) -> dict[str, np.ndarray]:
 # --- of the gradient
 
 def saliency(model: Model, images: np.ndarray, classes: np.ndarray | None = None) -> np.ndarray:
-    """The largest change of a class's logit that one pixel can cause, per unit of change: max over channels of
-    |∂logit/∂image|.
+    """How much a class's logit changes with each pixel: the maximum over the channels of |∂logit/∂image|.
 
-    images (B, C, H, W)   classes (B,), those predicted unless given   →   (B, H, W).
-    The model's gradients are left alone.
+    images (B, C, H, W)   classes (B,), those predicted unless given   →   (B, H, W).   The model's gradients stay.
     Simonyan, Vedaldi, Zisserman 2014, section 3
     """
     twin = model.replica()                                                   # the same weights, gradients of its own

@@ -1,7 +1,7 @@
 """Multiply-adds and floating-point operations of a model's matrix products and convolutions, from its config alone.
 
-    a product (m, k) · (k, n) is m·k·n multiply-adds, 2·m·k·n operations
-    a training step is three forward passes: y, dx, dweight
+    a product (m, k) · (k, n) takes m·k·n multiply-adds, which are 2·m·k·n operations
+    a training step takes three forward passes: for y, for dx and for dweight
 
 Norms, activations and softmax are not counted: this is the work that BLAS does, to compare with a machine's peak.
 """

@@ -1,14 +1,15 @@
-"""Figures of what analysis.py computes. Each function returns a Matplotlib Figure; save(figure, path) writes it.
+"""Figures of what attention.py computes. Each function returns a Matplotlib Figure; save(figure, path) writes it.
 
 Images are (C, H, W) uint8, as read_image gives them. Matplotlib is an extra: pip install matplotlib
 """
 import math
 import os
+import re
 
 import numpy as np
 
-from .attention import attention_map
 from ..errors import UserError
+from .attention import attention_map
 
 HEAT, SIGNED = "inferno", "RdBu_r"
 
@@ -23,10 +24,7 @@ def new_figure(width, height):
 
 
 def save(figure, path):
-    """Write the figure as the path's suffix says (.png, .svg, .pdf), making its folder.
-
-    UserError for another suffix.
-    """
+    """Write the figure in the format of the path's suffix, .png, .svg or .pdf, and make its folder if there is none."""
     suffix = os.path.splitext(path)[1].lower()
     if suffix not in (".png", ".svg", ".pdf"):
         raise UserError(f"{path}: expected a name that ends in .png, .svg or .pdf")
@@ -49,7 +47,7 @@ def panels(count, title, side=2.1, columns=None, right=0.9, minimum=4.5, top=0.7
 
 
 def show_image(axes, image, title="", grey=False):
-    """Draw an image (C, H, W) of bytes, in colour or in grey."""
+    """The image (C, H, W) on these axes, in grey if asked or if it has one channel."""
     pixels = np.asarray(image).transpose(1, 2, 0)
     if grey or pixels.shape[-1] == 1:
         axes.imshow(pixels.mean(axis=-1), cmap="gray", vmin=0, vmax=255)
@@ -67,12 +65,12 @@ def overlay(axes, image, values, title, high, alpha=0.75):
 
 
 def mark_pixel(axes, query):
-    """Draw a square around the pixel (y, x)."""
+    """A square around the pixel (y, x)."""
     axes.plot(query[1], query[0], "s", color="cyan", markersize=6, markerfacecolor="none", markeredgewidth=1.5)
 
 
 def colour_bar(figure, drawn, axes, label, **options):
-    """The scale of a drawn image, opaque even where the image is not."""
+    """A colour bar for all axes, with its label."""
     bar = figure.colorbar(drawn, ax=list(axes), shrink=0.85, **options)
     bar.set_label(label, fontsize=9)
     bar.solids.set_alpha(1)
@@ -85,8 +83,8 @@ def colour_bar(figure, drawn, axes, label, **options):
 def plot_attention(image, blocks, block=None, head=None, query=None, index=0):
     """Attention over the image: a panel a block (mean of its heads), a panel a head of one block, or one head's panel.
 
-    block: one of blocks or None for all   head: a number or None   query: (y, x) pixel or None
-    index: of the image in blocks
+    block: one of blocks or None for all   head: a number or None   query: (y, x) of a pixel or None
+    index: number of the image in blocks
     """
     chosen, who = ([block] if block else blocks), the_query(blocks[-1] if block is None else block, query)
     if block is None or head is not None:
@@ -98,7 +96,7 @@ def plot_attention(image, blocks, block=None, head=None, query=None, index=0):
         title = f"attention of {who} in {block.name}, head by head"
     figure, axes = panels(len(maps) + 1, title)
     show_image(axes[0], image, "image")
-    for a, (name, values) in zip(axes[1:], maps):                          # grids differ: weight against an even spread
+    for a, (name, values) in zip(axes[1:], maps):                            # grids differ: relative to an even spread
         relative = values * values.size
         high = max(float(np.quantile(np.concatenate([m.ravel() * m.size for _, m in maps]), 0.995)), 1e-12)
         drawn = overlay(a, image, relative, name, high)
@@ -109,7 +107,7 @@ def plot_attention(image, blocks, block=None, head=None, query=None, index=0):
 
 
 def the_query(block, query):
-    """The query in words."""
+    """Whose attention a figure shows, in words."""
     if query:
         return f"pixel ({query[0]}, {query[1]})"
     return "the class token" if block.class_token else "all tokens (mean)"
@@ -131,8 +129,7 @@ def plot_distances(distances, title="mean attention distance"):
     for i, (name, values) in enumerate(distances.items()):
         axes.scatter(np.full(len(values), i), values, s=26, alpha=0.7, color="C0", label="one head" if i == 0 else None)
     axes.plot([values.mean() for values in distances.values()], color="C1", label="mean of the block")
-    names = [name.replace("layers.", "").replace("stage", "").replace(".blocks.", ".").replace("blocks.", "")
-             for name in distances]
+    names = [".".join(re.findall(r"\d+", name)) for name in distances]       # "layers.0.blocks.1" → "0.1"
     axes.set_xticks(range(len(names)), names, fontsize=8, rotation=90 if len(names[-1]) > 3 and len(names) > 14 else 0)
     axes.set(title=title, xlabel="block" if "." not in names[0] else "stage.block", ylabel="distance [pixels]")
     axes.set_ylim(0, 1.1 * max(values.max() for values in distances.values()))
@@ -165,8 +162,8 @@ def plot_position_similarity(similarity, title="position embeddings: cosine simi
 
 def plot_patch_filters(components, share, title="patch embedding: principal components of its filters"):
     """components (n, C, P, P), share (n,) of patch_filters. Each is stretched to its own range, grey is 0."""
-    figure, axes = panels(len(components), f"{title}\n(share of the variance above each; grey is 0)", side=1.15,
-                          right=0.2, top=0.9, columns=min(7, len(components)))
+    title = f"{title}\n(share of the variance above each; grey is 0)"
+    figure, axes = panels(len(components), title, side=1.15, right=0.2, top=0.9, columns=min(7, len(components)))
     for a, component, part in zip(axes, components, share):
         pixels = 0.5 + 0.5 * component / np.abs(component).max()
         pixels = pixels.transpose(1, 2, 0)
@@ -177,10 +174,7 @@ def plot_patch_filters(components, share, title="patch embedding: principal comp
 
 
 def plot_relative_position_bias(tables, block, title=None):
-    """tables {block: (nh, 2M−1, 2M−1)} of relative_position_bias; block: the name of one.
-
-    The query stands in the middle.
-    """
+    """tables {block: (nh, 2M−1, 2M−1)} of relative_position_bias, block: a name of them; the query is in the middle."""
     if block not in tables:
         raise UserError(f"block {block!r}: this model has {', '.join(tables)}")
     table = tables[block]

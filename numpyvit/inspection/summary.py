@@ -1,5 +1,7 @@
-"""A model as a table of its layers: output shape, parameters, multiply-adds, activation bytes. Arithmetic alone:
-nothing runs and no weight is allocated, so the largest preset takes a moment. models/rows.py says what is counted.
+"""A model as a table of its layers: output shape, parameters, multiply-adds, activation bytes.
+
+This is arithmetic alone: no weight is allocated and nothing runs, so that the largest preset takes a moment.
+models/rows.py says what is counted.
 """
 import math
 from dataclasses import replace
@@ -14,8 +16,8 @@ from ..module import Model
 def summary(model: Model | str, dtype: str = "float32", **overrides) -> list[Row]:
     """The layers of a model in the order of its forward pass.
 
-    model: a Model, or the name of a preset or family, whose fields the overrides change.
-    dtype: of the activations of a name   →   [Row]
+    model: a Model, or the name of a preset or family, whose fields the overrides change
+    dtype: of the activations, where a name is given   →   [Row]
     Raises ValueError for an unknown name or field.
     """
     if not isinstance(model, Model):
@@ -29,7 +31,7 @@ def summary(model: Model | str, dtype: str = "float32", **overrides) -> list[Row
 
 
 def by_block(rows: list[Row]) -> list[Row]:
-    """The rows of a block added up to one row, and so are other rows whose names differ in the last part only."""
+    """The rows, with those of a block added up, and others added up whose names differ in the last part alone."""
     groups = {}
     for row in rows:
         parts = row.name.split(".")

@@ -79,7 +79,7 @@ def scaled_transpose(x, scale):
 
 @njit(**LOOP)
 def transpose_heads(x, scale, out):
-    """out = x.swapaxes(-1, -2) * scale, for every image and head"""
+    """out = (x * scale).swapaxes(-1, -2)"""
     B, nh, S, hd = x.shape
     for b in range(B):
         for h in range(nh):
@@ -92,8 +92,7 @@ def transpose_heads(x, scale, out):
 def softmax_rows(scores, bias, mask):
     """scores = softmax(scores + bias + mask), in place.   scores (B, nh, N, S)   bias (nh, N, S)   mask (nW, N, S)
 
-    Elementwise steps run over a whole head at once: rows are short, and a vectorised loop is slow in its last few
-    elements.
+    Elementwise steps run over a whole head at once: rows are short, and a vectorised loop is slow in its last elements.
     """
     B, nh, N, S = scores.shape
     for b in range(B):
@@ -131,10 +130,7 @@ def add(x, total):
 
 @njit(**LOOP)
 def softmax_backward_rows(attn, dattn, scale, dbias):
-    """dattn = scale * dscores, in place, and dbias += dscores.
-
-    dscores = attn * (dattn - (dattn * attn).sum(axis=-1))
-    """
+    """dscores = attn * (dattn - (dattn * attn).sum(axis=-1)),   dbias += dscores,   dattn = scale * dscores in place"""
     B, nh, N, S = attn.shape
     for b in range(B):
         for h in range(nh):

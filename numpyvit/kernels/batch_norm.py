@@ -102,10 +102,7 @@ def gradient_sums(dy, x, mean):
 
 @njit(**LOOP)
 def gradient(dy, x, mean, gain, dmean, slope, dx):
-    """dx = rstd * (dnorm - dnorm.mean(positions) - norm * (dnorm * norm).mean(positions))
-
-    gain is weight · rstd, which is taken out of the bracket.
-    """
+    """dx = rstd * (dnorm - dnorm.mean(positions) - norm * (dnorm * norm).mean(positions)),   gain = weight * rstd"""
     for i in range(x.shape[0]):
         for c in range(x.shape[1]):
             dx[i, c] = gain[c] * (dy[i, c] - dmean[c] - (x[i, c] - mean[c]) * slope[c])

@@ -25,8 +25,8 @@ def window_attention_forward(qkv, qkv_bias, bias, index, inverse, num_heads, mas
     windows = np.empty((B, R, C3), qkv.dtype)
     added = np.zeros(C3, qkv.dtype) if qkv_bias is None else qkv_bias
     gather_rows_add(np.ascontiguousarray(qkv), added, index, windows)
-    y, c1 = self_attention_forward(windows.reshape(-1, M2, C3), num_heads, bias, mask, scale, drop_rate,
-                                   window_seeds(seeds, R // M2))
+    windows, seeds = windows.reshape(-1, M2, C3), window_seeds(seeds, R // M2)
+    y, c1 = self_attention_forward(windows, num_heads, bias, mask, scale, drop_rate, seeds)
     return np.take(y.reshape(B, R, C3 // 3), inverse, axis=1), WindowAttentionCache(c1, index, qkv_bias is not None)
 
 
@@ -47,7 +47,7 @@ def gather_rows_add(x, bias, index, y):
     """y = gather(x) + bias"""
     for b in range(y.shape[0]):
         for r in range(y.shape[1]):
-            row, to = index[r], y[b, r]                         # views: an index that may be negative is not vectorised
+            row, to = index[r], y[b, r]              # views: numba does not vectorise an index that may be negative
             if row >= 0:
                 source = x[b, row]
                 for c in range(to.size):

@@ -1,6 +1,6 @@
-"""The registry: families by their config's fields, and presets by name.
+"""The registry: families by the fields of their configs, and presets by name.
 
-A new family is a file here and a line in FAMILIES.
+A new family is a file of this folder and a line in FAMILIES.
 """
 import dataclasses
 import difflib

@@ -1,7 +1,4 @@
-"""The residual block of every family, its norms before or behind the branches; its attention is an argument.
-
-ViT's self-attention stands here, too.
-"""
+"""The residual block of every family, with its layer norms before or behind the branches; and plain self-attention."""
 import math
 from typing import Any, NamedTuple
 
@@ -25,9 +22,9 @@ class BlockCache(NamedTuple):
 class Block(Module):
     """x ← x + Attention(LN(x));   x ← x + MLP(LN(x)).   x (B, N, C)   →   x (B, N, C)
 
-    attn: a Module with forward(x, down), backward(dy, cache), and for the figures probs(cache),
-    in_image(probs, grid, b) and rows(name, tokens)
-    config: of any family, for mlp_ratio, act, norm_eps and drop_rate   drop_path: rate of both branches
+    attn: a Module with forward(x, down) and backward(dy, cache); for the figures it has probs(cache), in_image(probs,
+    grid, b) and rows(name, tokens).
+    config: of any family, for mlp_ratio, act, norm_eps and drop_rate.   drop_path: the rate of both branches
     """
 
     def __init__(self, C, attn, config, drop_path):
@@ -114,8 +111,8 @@ class SelfAttention(Module):
 
     def forward(self, x, down=EVALUATION):
         qkv, c1 = self.qkv.forward(x)
-        y, c2 = F.self_attention_forward(qkv, self.num_heads, drop_rate=self.attn_drop.rate,
-                                         seeds=self.attn_drop.seeds(down))
+        drop = dict(drop_rate=self.attn_drop.rate, seeds=self.attn_drop.seeds(down))
+        y, c2 = F.self_attention_forward(qkv, self.num_heads, **drop)
         y, c3 = self.proj.forward(y)
         y, c4 = self.proj_drop.forward(y, down)
         return y, SelfAttentionCache(c1, c2, c3, c4)

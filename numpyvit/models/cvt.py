@@ -2,11 +2,10 @@
 
     stage:  map = LN(conv(map)), overlapping;   tokens = [class, in the last stage; pixels of the map]
     block:  x ← x + Attention(LN(x));   x ← x + MLP(LN(x));   logits = head(LN(x)[0])
-    attention:  q, k, v = Linear([class; BN(depthwise(map))]), each with its own convolution
-    k and v have half the resolution
+    attention:  q, k, v = Linear([class; BN(depthwise(map))]), each with a convolution of its own
 
-Positions come from the convolutions alone. The class token passes no convolution and no batch norm; it joins the others
-before the Linear.
+k and v have half the resolution of q. The model knows positions from the convolutions alone. The class token passes no
+convolution and no batch norm: it joins the map's tokens before the Linear.
 """
 import math
 from dataclasses import dataclass
@@ -34,14 +33,14 @@ PER_STAGE = ("embed_dims", "depths", "num_heads", "patch_sizes", "patch_strides"
 class CvTConfig:
     """Everything that decides a CvT; the defaults are CvT-13's. Tuples have one value a stage.
 
-    img_size: in pixels, may be (H, W)
-    patch_sizes, patch_strides, patch_paddings: of the convolution that embeds a stage's tokens
+    img_size in pixels, may be (H, W).
+    patch_sizes, patch_strides, patch_paddings: of the convolution that embeds a stage's tokens.
     qkv_method: "dw_bn", a depthwise convolution and batch norm before the Linear of q, k and v; "avg", average pooling
-    before those of k and v; "linear", neither   qkv_kernel, kv_stride: of these; q_stride must be 1, or the residual
-    would not fit
-    cls_token: classify from a class token, which lives in the last stage; without it, from the mean of the tokens
-    drop_rate: dropout after the embeddings and every projection   attn_drop_rate: on the attention probabilities
-    drop_path_rate: stochastic depth, rising linearly from 0 within every stage; one number, or one a stage
+    before the Linear of k and v; "linear", neither.
+    qkv_kernel, kv_stride: of these convolutions or poolings; q_stride must be 1, for the residual to fit.
+    cls_token: classify from a class token, which lives in the last stage; without, from the mean of the tokens.
+    drop_rate: dropout after the embeddings and every projection; attn_drop_rate: on the attention probabilities;
+    drop_path_rate: stochastic depth, rising linearly from 0 within every stage, one number or one a stage.
     """
 
     img_size: int | tuple = 224
@@ -85,9 +84,9 @@ class CvTConfig:
         before = pair(self.img_size)
         for i, (map_size, kernel, padding) in enumerate(zip(self.maps, self.patch_sizes, self.patch_paddings)):
             if min(map_size) < 1:
-                fail("patch_strides", f"a map in stage {i}", f"an empty map: its kernel (patch_sizes) of {kernel} "
-                     f"does not fit the {before[0]}×{before[1]} map of before, padded by {padding}; use smaller "
-                     "strides or larger images")
+                fail("patch_strides", f"a map in stage {i}", f"an empty map: its kernel (patch_sizes) of {kernel} does "
+                     f"not fit the {before[0]}×{before[1]} map of before, padded by {padding}; use smaller strides or "
+                     "larger images")
             before = map_size
 
     @property
@@ -119,8 +118,7 @@ class Level(Module):
     def __init__(self, config, i, in_chans, cls_token):
         C, self.size = config.embed_dims[i], config.maps[i]
         self.patch_embed = ConvEmbed(in_chans, C, config.patch_sizes[i], config.patch_strides[i],
-                                     config.patch_paddings[i],
-                                     config.norm_eps)
+                                     config.patch_paddings[i], config.norm_eps)
         self.cls_token = Parameter((1, 1, C), normal(0.02)) if cls_token else None
         self.pos_drop = Dropout(config.drop_rate)
         self.blocks = [Block(C, self.attention(config, i), config, rate) for rate in config.drop_paths(i)]
@@ -162,8 +160,8 @@ class CvT(Model):
     """images (B, in_chans, H, W)   →   logits (B, num_classes)
 
     Batch norm is exact over the images of one forward(train=True). Training in lanes therefore normalises over a
-    micro-batch (as gradient accumulation does elsewhere), and the running statistics are the average of all
-    micro-batches, in order. One shard and a micro-batch as large as the batch make batch norm exact again.
+    micro-batch, as gradient accumulation does elsewhere, and the running statistics average all micro-batches in
+    order. With one shard, and a micro-batch as large as the batch, batch norm is exact over the whole batch.
     """
 
     first_and_last = ("stage0.patch_embed.", "head.")
@@ -176,7 +174,7 @@ class CvT(Model):
             cls_token = config.cls_token and i == len(config.depths) - 1
             setattr(self, f"stage{i}", Level(config, i, widths[i], cls_token))
         self.norm, self.head = LayerNorm(widths[-1], config.norm_eps), Linear(widths[-1], config.num_classes)
-        self.head.bias.init = conv_uniform(widths[-1])     # torch's default for a Linear, which the official code keeps
+        self.head.bias.init = conv_uniform(widths[-1])       # torch's default for a Linear, as in the official code
         self.finish(seed, dtype, materialise)
 
     @property
@@ -218,9 +216,8 @@ class CvT(Model):
         """A batch norm that sees one value a channel has no variance."""
         for i, (H, W) in enumerate(self.config.maps):
             if self.config.qkv_method == "dw_bn" and batch == 1 and max(H, W) <= self.config.kv_stride:
-                fail("images", "2 or more to train on", "a batch of 1, which leaves batch norm a single value a "
-                     f"channel in stage {i}, "
-                     f"where k and v are 1×1 maps (kv_stride {self.config.kv_stride} on {H}×{W})")
+                fail("images", "2 or more to train on", "a batch of 1, which leaves batch norm one value a channel "
+                     f"in stage {i}, where k and v are 1×1 maps (kv_stride {self.config.kv_stride} on {H}×{W})")
 
     # --- what the figures and the files of weights ask
 
@@ -247,14 +244,15 @@ class CvT(Model):
             if level.cls_token:
                 found += [rows.Row(f"stage{i}.cls_token", "class", (*N, C), level.cls_token.size, 0, N[0] * C)]
             found += [row for j, block in enumerate(level.blocks) for row in block.rows(f"{stage.name}.{j}", N)]
-        norm = rows.norm("norm", self.norm, () if self.config.cls_token else N)
-        return [*found, norm, rows.linear("head", self.head, ())]
+        used = () if self.config.cls_token else N                            # tokens that norm and pooling see
+        return found + [rows.norm("norm", self.norm, used), rows.linear("head", self.head, ())]
 
 
 # 32×32 images: 16×16, then 8×8 tokens, whose mean is classified
 CIFAR = dict(img_size=32, num_classes=10, patch_sizes=(3, 3), patch_strides=(2, 2), patch_paddings=(1, 1),
              cls_token=False)
-# Wu et al. 2021, table 2, with the official strides and paddings. Their drop path: (0, 0, 0.1), cvt_w24 (0, 0, 0.3).
+# Wu et al. 2021, table 2, with the official strides and paddings. The paper trains with drop path (0, 0, 0.1), and
+# cvt_w24 with (0, 0, 0.3).
 PRESETS = {
     "cvt_13": CvTConfig(),
     "cvt_21": CvTConfig(depths=(1, 4, 16)),

@@ -9,7 +9,7 @@ from ..layers import AvgPool, ConvBatchNorm, Dropout, Linear, merge_heads, split
 from . import rows
 from .grids import spread_evenly
 
-# before q, and before k and v
+# qkv_method → what stands before the Linear of q, and before those of k and v
 METHODS = {"dw_bn": (ConvBatchNorm, ConvBatchNorm), "avg": (None, AvgPool), "linear": (None, None)}
 
 
@@ -54,8 +54,8 @@ class ConvAttention(Module):
         q, c1 = self.project(x, self.conv_proj_q, self.proj_q, down)
         k, c2 = self.project(x, self.conv_proj_k, self.proj_k, down)
         v, c3 = self.project(x, self.conv_proj_v, self.proj_v, down)
-        y, c4 = F.attention_forward(q, k, v, scale=self.scale, drop_rate=self.attn_drop.rate,
-                                    seeds=self.attn_drop.seeds(down))
+        drop = dict(drop_rate=self.attn_drop.rate, seeds=self.attn_drop.seeds(down))
+        y, c4 = F.attention_forward(q, k, v, scale=self.scale, **drop)
         y, c5 = self.proj.forward(merge_heads(y))
         y, c6 = self.proj_drop.forward(y, down)
         return y, ConvAttentionCache(c1, c2, c3, c4, c5, c6)
@@ -86,9 +86,11 @@ class ConvAttention(Module):
         return cache.attention.attn
 
     def in_image(self, probs, grid, b):
-        """The probabilities of image b between the tokens of the grid, (nh, N, N): what the keys that a convolution or
-        pooling made of several tokens get, spread over those tokens, so that even attention stays even. A row
-        sums to 1."""
+        """The probabilities of image b between the tokens of the grid, (nh, N, N).
+
+        A convolution or pooling makes a key of several tokens: the key's weight is spread over these tokens, so that
+        even attention stays even. Rows sum to 1.
+        """
         probs, conv = probs[b], self.conv_proj_k
         if conv is None:
             return probs
@@ -107,8 +109,8 @@ class ConvAttention(Module):
                 found += conv_rows(f"{name}.conv_proj_{of}", conv, C, out)
             S = out[0] * out[1] + cls
             found += [rows.linear(f"{name}.proj_{of}", linear, (S,))]
-        return [*found, rows.attention(name, tokens, *tokens, S, C, self.num_heads),
-                rows.linear(f"{name}.proj", self.proj, tokens)]
+        found += [rows.attention(name, tokens, *tokens, S, C, self.num_heads)]
+        return [*found, rows.linear(f"{name}.proj", self.proj, tokens)]
 
 
 def conv_rows(name, conv, C, out):

@@ -126,8 +126,7 @@ class ConvStem(Module):
         for layer in self.stem:
             x, cache = layer.forward(x, down)
             caches.append(cache)
-        weight = self.proj.weight.data
-        tokens = x.reshape(len(x), -1, x.shape[-1])
+        tokens, weight = x.reshape(len(x), -1, x.shape[-1]), self.proj.weight.data
         y, c_proj = F.linear_forward(tokens, weight.reshape(len(weight), -1), self.proj.bias.data)
         return y, (caches, c_proj, x.shape)
 

@@ -6,13 +6,11 @@ from ..layers import ConvBatchNorm, zeros
 
 
 def fold_batch_norm(model):
-    """A copy for inference in which every batch norm is part of its convolution: the same logits up to rounding, with
-    less work.
+    """A copy for inference in which every batch norm is part of its convolution: the same logits up to rounding.
 
         w ← w · g,   b ← bias − running_mean · g,   g = weight/√(running_var + eps)
 
-    Folding the batch norm into the Linear behind it would be wrong: the class token passes the Linear, but not the
-    batch norm.
+    It would be wrong to fold a batch norm into the Linear behind it: the class token passes the Linear alone.
     """
     folded, state = type(model)(model.config, materialise=False), model.state_dict()
     for path, module in folded.modules():

@@ -5,8 +5,8 @@ import numpy as np
 def spread_evenly(weights, grid, kernel, stride, padding):
     """Every cell gets the mean weight of the windows that cover it, times one factor that keeps the sum of the weights.
 
-    Even weights stay even, which equal shares would not: where windows overlap, some cells are covered more often than
-    others.
+    Even weights stay even. Equal shares of each window's weight would not stay even: where windows overlap, some cells
+    are covered more often than others.
     weights (..., Ho, Wo), one a window   grid: (H, W)   kernel, stride, padding: of the windows   →   (..., H, W)
     A cell that no window covers gets 0.
     """
@@ -17,10 +17,7 @@ def spread_evenly(weights, grid, kernel, stride, padding):
 
 
 def covering(n, count, kernel, stride, padding):
-    """Along one axis: the equal shares of the windows, of count, that cover each of n cells.
-
-    →   (n, count), rows sum to 1
-    """
+    """Along one axis, for each of n cells: equal shares of the windows that cover the cell.   →   (n, count)"""
     start = np.arange(count) * stride - padding
     cell = np.arange(n)[:, None]
     covers = (cell >= start) & (cell < start + kernel)

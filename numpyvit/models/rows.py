@@ -1,9 +1,9 @@
 """The rows of a summary: a layer's output shape, parameters, multiply-adds and the numbers it writes, for one image.
 
-    multiply-adds   of products and convolutions: (m, k) · (k, n) is m·k·n. Norms, activations, softmax and pooling
-                    are not counted. They are half the FLOPs; a training step takes three times those of a forward pass.
-    activations     numbers that the layer writes: its output, and for attention the probabilities, too. Nearly all
-                    of them are kept until the backward pass.
+    multiply-adds   of products and convolutions: (m, k) · (k, n) takes m·k·n. Norms, activations, softmax and pooling
+                    are not counted. A multiply-add is two FLOPs; a training step takes three forward passes.
+    activations     numbers that the layer writes: its output, and for attention the probabilities, too. Nearly all of
+                    them are kept until the backward pass.
 """
 import math
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ def size(module):
 
 
 def linear(name, module, tokens, kind="linear"):
-    """module: a Linear or Conv, which multiplies one row of its matrix's width a token   tokens: (N,), (H, W), ()"""
+    """A Linear, or a Conv as a product with one row a token.   tokens: (N,), (H, W), or () for a single one"""
     c_out, rows = module.weight.shape[0], math.prod(tokens)
     return Row(name, kind, (*tokens, c_out), size(module), rows * module.weight.size, rows * c_out)
 
@@ -50,8 +50,11 @@ def norm(name, module, tokens, kind="layer norm"):
 
 
 def attention(name, tokens, N, S, C, nh, windows=1, parameters=0):
-    """Two products, q · kᵀ and attn · v, of N queries with S keys in each window. tokens: (N,) or (H, W) of the output,
-    fewer than the queries where windows hold padding; parameters: of a table of biases"""
+    """Two products, q · kᵀ and attn · v, of N queries and S keys in each window.
+
+    tokens: (N,) or (H, W) of the output, fewer than the queries where windows hold padding
+    parameters: of a table of biases
+    """
     return Row(name, "attention", (*tokens, C), parameters, 2 * windows * N * S * C, windows * (nh * N * S + N * C))
 
 

@@ -1,8 +1,7 @@
 """Swin Transformer. Liu et al. 2021, "Hierarchical Vision Transformer using Shifted Windows"; parameters as in timm.
 
-    a stage:  [merge 2×2 patches];   x ← x + WindowAttention(LN(x));   x ← x + MLP(LN(x));
-    every second block shifts its windows
-    logits = head(mean of LN(x))
+    a stage:  [merge 2×2 patches];   blocks:  x ← x + WindowAttention(LN(x));   x ← x + MLP(LN(x))
+    logits = head(mean of LN(x)).   Every second block shifts its windows.
 """
 import math
 from dataclasses import dataclass
@@ -27,11 +26,11 @@ from .swin_layers import PatchMerging, WindowAttention
 class SwinConfig:
     """Everything that decides a Swin. timm's names and defaults.
 
-    img_size, patch_size in pixels; img_size may be (H, W), and is padded with zeros to a multiple of the patch
+    img_size, patch_size in pixels. img_size may be (H, W); zeros pad an image to whole patches.
     embed_dim: width of the first stage, doubled by every further one.   depths, num_heads: one number a stage.
     window_size: side of a window in tokens.   mlp_ratio: MLP width / width of the stage.
     drop_rate: dropout after the patch embedding and after every projection of a block; attn_drop_rate: on the attention
-    probabilities; drop_path_rate: stochastic depth, rising linearly from 0 in the first block to this in the last.
+    probabilities; drop_path_rate: stochastic depth, rising linearly from 0 in the model's first block to its last.
     """
 
     img_size: int | tuple = 224
@@ -65,8 +64,8 @@ class SwinConfig:
     def stages(self):
         """(C, H, W, M, shift) of every stage: width, map, side of a window, and the shift of every second block.
 
-        A map that is no larger than the window is one window, unshifted, with a bias table of its own size (the
-        official rule).
+        A map that is no larger than the window is one unshifted window, with a bias table of its size: the official
+        rule.
         """
         H, W = (-(-side // self.patch_size) for side in pair(self.img_size))
         for i in range(len(self.depths)):
@@ -83,10 +82,7 @@ class LayerCache(NamedTuple):
 
 
 class Layer(Module):
-    """[PatchMerging, then] blocks with plain and shifted windows in turn.
-
-    (B, N, C)   →   (B, N, C), or (B, N', 2·C)
-    """
+    """[PatchMerging, then] blocks, every second of them shifted.   (B, N, C)   →   (B, N, C) or (B, N', 2·C)"""
 
     def __init__(self, config, i, drop_paths):
         stages = list(config.stages())
@@ -188,10 +184,12 @@ class Swin(Model):
         return [c for layer in cache.parts.layers for c in layer.blocks]
 
     def position_tables(self):
-        return {f"{stage.name}.{j}.attn.relative_position_bias_table":
-                PositionTable((2 * M - 1, 2 * M - 1), of_offsets=True)
-                for stage, (_, _, _, M, _) in zip(self.stages(), self.config.stages())
-                for j in range(len(stage.blocks))}
+        tables = {}
+        for stage, (_, _, _, M, _) in zip(self.stages(), self.config.stages()):
+            for j in range(len(stage.blocks)):
+                place = PositionTable((2 * M - 1, 2 * M - 1), of_offsets=True)
+                tables[f"{stage.name}.{j}.attn.relative_position_bias_table"] = place
+        return tables
 
     def relative_position_tables(self):
         tables = {f"{stage.name}.{j}": block.attn.relative_position_bias_table.data
@@ -206,8 +204,8 @@ class Swin(Model):
         for i, (layer, stage) in enumerate(zip(self.layers, self.stages())):
             if layer.downsample:
                 found += layer.downsample.rows(f"layers.{i}.downsample", stage.grid)
-            found += [row for j, block in enumerate(layer.blocks)
-                      for row in block.rows(f"{stage.name}.{j}", stage.grid)]
+            for j, block in enumerate(layer.blocks):
+                found += block.rows(f"{stage.name}.{j}", stage.grid)
         return found + [rows.norm("norm", self.norm, stage.grid), rows.linear("head", self.head.fc, ())]
 
 
@@ -215,8 +213,8 @@ class Swin(Model):
 PRESETS = {
     "swin_tiny_patch4_window7_224": SwinConfig(drop_path_rate=0.2),
     "swin_small_patch4_window7_224": SwinConfig(depths=(2, 2, 18, 2), drop_path_rate=0.3),
-    "swin_base_patch4_window7_224": SwinConfig(
-        embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32), drop_path_rate=0.5),
+    "swin_base_patch4_window7_224": SwinConfig(embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32),
+                                               drop_path_rate=0.5),
     "swin_large_patch4_window7_224": SwinConfig(embed_dim=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48),
                                                 drop_path_rate=0.2),
     # for 32×32 images; the first is the one of Lee et al. 2021 ("Vision Transformer for Small-Size Datasets")
@@ -224,6 +222,7 @@ PRESETS = {
                                               num_heads=(3, 6, 12), window_size=4, mlp_ratio=2.0),
     "swin_nano_patch2_window4_32": SwinConfig(img_size=32, patch_size=2, num_classes=10, embed_dim=64, depths=(2, 4),
                                               num_heads=(2, 4), window_size=4, mlp_ratio=2.0),
+    # a quarter of the tokens
     "swin_nano_patch4_window4_32": SwinConfig(img_size=32, patch_size=4, num_classes=10, embed_dim=96, depths=(4, 2),
-                                              num_heads=(3, 6), window_size=4, mlp_ratio=2.0),    # fewer tokens
+                                              num_heads=(3, 6), window_size=4, mlp_ratio=2.0),
 }

@@ -24,8 +24,7 @@ class AttentionCache(NamedTuple):
 class WindowAttention(Module):
     """qkv projection, attention inside (shifted) windows with a relative position bias, output projection.
 
-    x (B, N, C)   →   y (B, N, C), both in the order of the map: only attention itself sees windows (see
-    window_attention).
+    x (B, N, C)   →   y (B, N, C), both in the order of the map: only the attention itself sees windows.
     """
 
     def __init__(self, C, num_heads, M, index, inverse, mask, qkv_bias=True, attn_drop_rate=0.0, drop_rate=0.0):
@@ -38,11 +37,12 @@ class WindowAttention(Module):
 
     def forward(self, x, down=EVALUATION):
         qkv, c1 = F.linear_forward(x, self.qkv.weight.data)                  # window_attention adds the bias
-        table, qkv_bias = self.relative_position_bias_table.data, self.qkv.bias.data if self.qkv.bias else None
+        table = self.relative_position_bias_table.data
         bias, c2 = F.relative_position_bias_forward(table, self.relative_position_index)
-        y, c3 = F.window_attention_forward(qkv, qkv_bias, bias, self.index, self.inverse,
-                                           self.num_heads, self.mask, drop_rate=self.attn_drop.rate,
-                                           seeds=self.attn_drop.seeds(down))
+        drop = dict(drop_rate=self.attn_drop.rate, seeds=self.attn_drop.seeds(down))
+        qkv_bias = self.qkv.bias.data if self.qkv.bias else None
+        y, c3 = F.window_attention_forward(qkv, qkv_bias, bias, self.index, self.inverse, self.num_heads, self.mask,
+                                           **drop)
         y, c4 = self.proj.forward(y)
         y, c5 = self.proj_drop.forward(y, down)
         return y, AttentionCache(c1, c2, c3, c4, c5)
@@ -64,8 +64,9 @@ class WindowAttention(Module):
         return cache.attention.attention.attn
 
     def in_image(self, probs, grid, b):
-        """The probabilities of image b between the tokens of the grid, (nh, N, N): 0 between two windows. A row sums to
-        1 less what its token gives to padding."""
+        """The probabilities of image b between the tokens of the grid, (nh, N, N): 0 between two windows. A row sums
+        to 1, less what its token gives to padding.
+        """
         nh, M2 = probs.shape[1:3]
         places, N = self.index.reshape(-1, M2), grid[0] * grid[1]            # (nW, M²)
         dense = np.zeros((nh, N + 1, N + 1), probs.dtype)                    # padding, −1, is for now a last token

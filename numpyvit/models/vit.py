@@ -1,7 +1,7 @@
 """Vision Transformer. Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words"; parameter names and layouts are timm's.
 
-    tokens = [class; patches · W] + positions;   x ← x + Attention(LN(x));   x ← x + MLP(LN(x));
-    logits = head(LN(x)[0])
+    tokens = [class; patches · W] + positions;   logits = head(LN(x)[0])
+    blocks:  x ← x + Attention(LN(x));   x ← x + MLP(LN(x))
 """
 import math
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ from .heads import PreLogits
 class ViTConfig:
     """Everything that decides a ViT. timm's names and defaults.
 
-    img_size, patch_size in pixels (img_size may be (H, W)).  stem_widths, stem_strides: of 3×3 convolutions in place of
-    plain patches (none: plain patches); the strides multiply to patch_size.
+    img_size, patch_size in pixels (img_size may be (H, W)).
+    stem_widths, stem_strides: of 3×3 convolutions in place of plain patches; the strides multiply to patch_size.
     embed_dim = num_heads · head width.  mlp_ratio: MLP width / embed_dim.
     global_pool: "token" classifies from a class token; "avg" has none and averages the tokens, then normalises (timm's
     fc_norm); "gap" normalises the tokens, then averages them (Google's, big_vision's).
@@ -73,8 +73,8 @@ class ViTConfig:
         check_choice(self, "act", tuple(ACTIVATIONS))
         check_numbers(self, "stem_widths", "stem_strides", above=0)
         if len(self.stem_widths) != len(self.stem_strides):
-            fail("stem_strides", f"a tuple of one stride a convolution, {len(self.stem_widths)} as in stem_widths",
-                 self.stem_strides)
+            one_each = f"a tuple of one stride a convolution, {len(self.stem_widths)} as in stem_widths"
+            fail("stem_strides", one_each, self.stem_strides)
         if self.stem_widths and math.prod(self.stem_strides) != self.patch_size:
             fail("stem_strides", f"strides whose product is patch_size {self.patch_size}", self.stem_strides)
         if self.pos_embed == "sinusoidal" and self.embed_dim % 2:
@@ -105,10 +105,10 @@ class ViT(Model):
         C, N, token = config.embed_dim, math.prod(config.grid), config.global_pool == "token"
         self.cls_token = Parameter((1, 1, C), normal(1e-6)) if token else None
         self.pos_embed = Parameter((1, N + token, C), normal(0.02)) if config.pos_embed == "learn" else None
-        stem = None
         if config.stem_widths:
-            stem = ConvStem(config.stem_widths, config.stem_strides, config.in_chans, C, config.act)
-        self.patch_embed = stem or PatchEmbed(config.patch_size, config.in_chans, C)
+            self.patch_embed = ConvStem(config.stem_widths, config.stem_strides, config.in_chans, C, config.act)
+        else:
+            self.patch_embed = PatchEmbed(config.patch_size, config.in_chans, C)
         self.pos_drop = Dropout(config.drop_rate)
         block = Block if config.norm_order == "pre" else PostNormBlock
         rates = np.linspace(0, config.drop_path_rate, config.depth)
@@ -273,8 +273,8 @@ PRESETS = {
     "vit_tiny_patch4_32": ViTConfig(img_size=32, patch_size=4, num_classes=10, embed_dim=192, num_heads=3),
     "vit_pico_patch4_32": ViTConfig(embed_dim=64, depth=4, num_heads=2, **CIFAR),
     "vit_nano_patch4_32": ViTConfig(embed_dim=128, depth=4, num_heads=4, **CIFAR),
-    "vit_nano_conv_32": ViTConfig(embed_dim=128, depth=2, num_heads=4, stem_widths=(64, 64, 128, 128, 128), **STEM,
-                                  **CIFAR),
-    "vit_mini_conv_32": ViTConfig(embed_dim=192, depth=3, num_heads=6, stem_widths=(64, 64, 192, 192, 192), **STEM,
-                                  **CIFAR),
+    "vit_nano_conv_32": ViTConfig(embed_dim=128, depth=2, num_heads=4, stem_widths=(64, 64, 128, 128, 128),
+                                  **STEM, **CIFAR),
+    "vit_mini_conv_32": ViTConfig(embed_dim=192, depth=3, num_heads=6, stem_widths=(64, 64, 192, 192, 192),
+                                  **STEM, **CIFAR),
 }

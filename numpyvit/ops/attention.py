@@ -11,9 +11,9 @@ from .softmax import softmax_backward, softmax_forward
 class AttentionCache(NamedTuple):
     """What attention_backward needs, of the definition and of the kernel alike.
 
-    q (B, nh, N, hd)   k, v (B, nh, S, hd)   attn, dropped (B, nh, N, S): the probabilities, rows summing to one, before
-    and after dropout (the same array without)   dropout: the cache of dropout   scale
-    has_bias: whether a bias was added
+    q (B, nh, N, hd)   k, v (B, nh, S, hd)
+    attn, dropped (B, nh, N, S): the probabilities, whose rows sum to 1, before and after dropout
+    dropout: the cache of dropout   scale   has_bias: whether a bias was added
     """
 
     q: np.ndarray
@@ -36,7 +36,7 @@ def attention_forward(q, k, v, bias=None, mask=None, scale=None, drop_rate=0.0, 
     mask (nW, N, S): constant, 0 or −inf, shared by the heads; batch row b uses mask[b mod nW] (Swin's shifted windows).
     drop_rate, seeds (B,): dropout on attn in training (see dropout_forward).
     cache: an AttentionCache. New in it are attn, (B, nh, N, S), and with dropout two more arrays of that shape: attn
-    after dropout, and the factor that dropout multiplied each element by.
+    after dropout, and the factor by which dropout multiplied each element.
     Vaswani et al. 2017, eq. 1.  torch.nn.functional.scaled_dot_product_attention
     """
     B, nh, N, hd = q.shape
@@ -53,9 +53,9 @@ def attention_forward(q, k, v, bias=None, mask=None, scale=None, drop_rate=0.0, 
 
 
 def attention_backward(dy, cache):
-    """ddropped = dy vᵀ,   dattn = ddropped ⊙ factor,   dscores = attn ⊙ (dattn − Σⱼ dattn ⊙ attn),
-    dq = scale · dscores k,
-    dk = scale · dscoresᵀ q,   dv = droppedᵀ dy,   dbias = Σ_batch dscores  (None without a bias)
+    """ddropped = dy vᵀ,   dattn = ddropped ⊙ factor,   dscores = attn ⊙ (dattn − Σⱼ dattn ⊙ attn)
+    dq = scale · dscores k,   dk = scale · dscoresᵀ q,   dv = droppedᵀ dy
+    dbias = Σ_batch dscores  (None without a bias)
 
     factor is dropout's, 1 without. With dropout and without, Σⱼ dattn ⊙ attn = Σ dy ⊙ y: the sum over the keys equals a
     sum over the channels (Dao et al. 2022, FlashAttention, appendix B.2).

@@ -5,10 +5,7 @@ import numpy as np
 
 
 class BatchNormCache(NamedTuple):
-    """x (..., C)   weight, mean, var, rstd (C,)
-
-    of_batch: whether mean and var are the batch's, not running statistics
-    """
+    """x (..., C)   weight, mean, var, rstd (C,)   of_batch: True in training, False with running statistics"""
 
     x: np.ndarray
     weight: np.ndarray
@@ -40,8 +37,7 @@ def batch_norm_forward(x, weight, bias, running_mean=None, running_var=None, eps
 
 
 def batch_norm_backward(dy, cache):
-    """dx = rstd · (dnorm − mean(dnorm) − norm · mean(dnorm ⊙ norm)),   dnorm = dy ⊙ weight;
-
+    """dnorm = dy ⊙ weight,   training: dx = rstd · (dnorm − mean(dnorm) − norm · mean(dnorm ⊙ norm)),
     evaluation: dx = rstd · dnorm
     """
     x, weight, mean, var, rstd, of_batch = cache

@@ -43,17 +43,16 @@ def window_attention_forward(qkv, qkv_bias, bias, index, inverse, num_heads, mas
     windows = windows.reshape(-1, M2, C3)                                    # (B·nW, M², 3·C)
     if qkv_bias is not None:
         windows = windows + qkv_bias
-    y, c2 = self_attention_forward(windows, num_heads, bias, mask, scale, drop_rate,
-                                   window_seeds(seeds, len(index) // M2))
+    seeds = window_seeds(seeds, len(index) // M2)
+    y, c2 = self_attention_forward(windows, num_heads, bias, mask, scale, drop_rate, seeds)
     y, c3 = gather_tokens_forward(y.reshape(B, len(index), C3 // 3), inverse, index)
     return y, WindowAttentionCache(c1, c2, c3, qkv_bias is not None)
 
 
 def window_attention_backward(dy, cache):
-    """dwindows, dbias = self_attention's of gather(dy),   dqkv = gather⁻¹(dwindows),
-    dqkv_bias = Σ dwindows, padding included
+    """dwindows, dbias = self_attention_backward(gather(dy)),   dqkv = gather⁻¹(dwindows),   dqkv_bias = Σ dwindows
 
-    dqkv_bias is None without a qkv_bias.
+    The sum includes the padded tokens. dqkv_bias is None without a qkv_bias.
     """
     dy = gather_tokens_backward(dy, cache.to_map)                            # (B, nW·M², C)
     B, R, C = dy.shape

@@ -1,9 +1,8 @@
-"""Windows of a feature map, shifted windows, and the merging of 2×2 patches: permutations of tokens, with zeros as
-padding.
+"""Windows of a feature map, shifted windows, and the merging of 2×2 patches: permutations of tokens, padded with zeros.
 
-A permutation is linear and orthogonal: its backward is the inverse permutation, nothing more. Each forward below says
-what happens to the map; window_index and merge_index run it once on the token numbers, so that a model only ever
-gathers rows.
+A permutation is linear and orthogonal: its backward is the inverse permutation. shifted_windows and merge_patches
+define what happens to a map. window_index and merge_index apply them once, to the numbers of the tokens. The models
+then only gather rows by these index tables: gather_tokens is the operation that they run.
 """
 import numpy as np
 
@@ -49,7 +48,7 @@ def shifted_windows_forward(x, M, shift=0):
 def shifted_windows_backward(dy, cache):
     """dx = crop(roll(partition⁻¹(dy), +shift, +shift)): each step undone, from the last to the first.
 
-    It is also how the output of the windows goes back to the map: forward's inverse where nothing is padded.
+    The output of the windows goes back to the map by the same steps: where nothing is padded, they invert forward.
     """
     M, shift, H, W, padded_H, padded_W = cache
     dx = map_of(dy, M, padded_H, padded_W)                                   # windows_of, undone
@@ -98,7 +97,7 @@ def gather_tokens_forward(x, index, inverse):
 
 
 def gather_tokens_backward(dy, cache):
-    """dx = dy[inverse].   Every token went to one place, so the adjoint of the gather is a gather, too."""
+    """dx = dy[inverse]: every token went to one place, so the adjoint of the gather is a gather, no scatter-add"""
     index, inverse = cache
     return gather_tokens_forward(dy, inverse, index)[0]
 
@@ -116,7 +115,7 @@ def merge_index(H, W):
 
 
 def with_inverse(index):
-    """index, and the row that every token has got: (index, inverse)"""
+    """index (R,) with −1 for padding   →   index, and inverse (N,): in which row every token stands"""
     rows = np.flatnonzero(index >= 0)                                        # in the order of the gathered rows
     return index, rows[np.argsort(index[rows])]                              # the row of token 0, of token 1, …
 
@@ -127,9 +126,9 @@ def shifted_window_mask(H, W, M, shift):
         mask[w, i, j] = 0  if came_round(i) = came_round(j) on both axes, else −∞
 
     H, W of the map, padded here to multiples of M as shifted_windows pads   →   (nW, M², M²) float32
-    After the roll, the last shift rows and columns are those that came round the edge: two labels an axis, four in all,
-    tell every region apart. (The usual nine give the same masks.) −∞ makes the weight exactly 0; the customary −100
-    makes it a subnormal number, slow and not 0. No row is all −∞: a token may always attend to itself.
+    After the roll, the last shift rows and columns are those that came round the edge. Two labels an axis, four in all,
+    tell every region apart; the usual nine labels give the same masks. −∞ makes a weight exactly 0; the customary −100
+    makes it a subnormal number, which is slow and not 0. No row is all −∞: a token may always attend to itself.
     Liu et al. 2021, section 3.2, "efficient batch computation for shifted configuration"
     """
     padded_H, padded_W = H + -H % M, W + -W % M
