@@ -395,3 +395,34 @@ def test_23_what_does_not_fit_is_one_sentence(data):
         numpyvit.fit(wide, data)
     with pytest.raises(ValueError, match="learning_rate"):
         numpyvit.fit(numpyvit.create_model("vit", num_classes=10, **recipe().model_fields), data, learning_rate=1)
+
+
+def test_22_runs_are_listed_and_compared(finished, images, tmp_path, capsys):
+    folder = tmp_path / "runs"
+    shutil.copytree(finished, folder / "a")
+    train(images, folder / "b", "--steps", "2", "--lr", "0.01")
+    (folder / "c").mkdir()
+    (folder / "c" / "config.json").write_text("{}")
+    capsys.readouterr()
+    assert cli.main(["runs", str(folder)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    accuracy = json.loads((finished / "result.json").read_text())["test_accuracy"]
+    assert lines[0].split() == ["run", "model", "data", "steps", "val", "test", "minutes"] and len(lines[1:3]) == 2
+    assert lines[1].split()[:4] == [str(folder / "a"), "vit", "folder", "6/6"] and f"{accuracy:.2%}" in lines[1]
+    assert any(line.startswith("lr: a ") and line.endswith("b 0.01") for line in lines)
+    assert any("c/config.json: format" in line for line in lines)
+    assert "found none" in one_line(capsys, "runs", tmp_path / "nowhere")
+
+
+def test_22_a_report_is_one_page_that_needs_no_network(finished, tmp_path, capsys):
+    import re
+    assert cli.main(["report", str(finished), "-o", str(tmp_path / "r.html")]) == 0
+    page = (tmp_path / "r.html").read_text()
+    for heading in ("Curves", "Confusion matrix", "Worst mistakes", "Attention", "Settings"):
+        assert f"<h2>{heading}</h2>" in page
+    assert f"numpyvit train --config {finished}/config.json" in page and page.count("data:image/png;base64,") >= 4
+    assert set(re.findall(r'(?:src|href)="?([^"]{5})', page)) == {"data:"}
+    assert not re.search(r"<script|@import|url\(", page)
+    test_accuracy = json.loads((finished / "result.json").read_text())["test_accuracy"]
+    assert f"<b>{test_accuracy:.2%}</b>" in page
+    assert "expected the folder of a run, got weights" in one_line(capsys, "report", finished / "weights.safetensors")

@@ -13,7 +13,7 @@ import warnings
 from .. import __version__
 from ..errors import Interrupted
 from ..training import ranks
-from . import convert, explore, inspect, score, train
+from . import convert, explore, inspect, manage, score, train
 from .terminal import prepare_streams
 
 
@@ -99,7 +99,7 @@ def parser():
     root.add_argument("--version", action="version", version=f"numpyvit {__version__}")
     root.set_defaults(run=lambda args: root.print_help(), parser=root)       # numpyvit alone
     commands = root.add_subparsers(metavar="COMMAND", parser_class=Parser)
-    for group in (train, score, convert, inspect, explore):
+    for group in (train, score, manage, convert, inspect, explore):
         group.add_commands(commands)
     for command in commands.choices.values():
         command.set_defaults(parser=command)

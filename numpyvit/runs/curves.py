@@ -8,9 +8,17 @@ def draw_curves(run):
     """Write RUN/curves.png. → a sentence that says where it is, or why there is none"""
     try:
         os.environ.setdefault("MPLBACKEND", "Agg")
-        from matplotlib.figure import Figure
+        import matplotlib                                                    # noqa: F401
     except ImportError:
         return "no curves.png: matplotlib is not installed"
+    figure = curves_figure(run)
+    figure.savefig(run.file("curves.png"), dpi=110)
+    return f"curves: {run.file('curves.png')}"
+
+
+def curves_figure(run):
+    """Loss, accuracy and learning rate of a run, as a Matplotlib figure. The training curves are running means."""
+    from matplotlib.figure import Figure
     metrics = run.read_metrics()
     train, val, test = ([m for m in metrics if m.get("kind") == kind] for kind in ("train", "val", "test"))
     figure = Figure(figsize=(11, 3.6), layout="constrained")
@@ -26,5 +34,4 @@ def draw_curves(run):
         axes.set(xlabel="step", title={"lr": "learning rate"}.get(key, key))
         axes.locator_params(axis="x", nbins=5)                               # five-digit step numbers do not touch
         axes.grid(alpha=0.3)
-    figure.savefig(run.file("curves.png"), dpi=110)
-    return f"curves: {run.file('curves.png')}"
+    return figure
