@@ -360,3 +360,34 @@ def test_patterns():
     assert match("features.{2i+1}.{j}.*", "features.3.0.weight") == {"i": 1, "j": 0, "last": "weight"}
     assert match("features.{2i+1}.{j}.*", "features.2.0.weight") is None and match("layers.{i+1}.x", "layers.0.x") is None
     assert match("a.{i}", "a.01") is None and match("[vit.]a", "vit.a") == {} == match("[vit.]a", "a")
+
+
+def test_old_names_of_torchvision(tmp_path):
+    """Until version 0.13 the layers of the MLP were linear_1 and linear_2."""
+    tensors = {name.replace("mlp.0.", "mlp.linear_1.").replace("mlp.3.", "mlp.linear_2."): a
+               for name, a in read_source(GOLDEN / "torchvision_vit.pth").tensors.items()}
+    write_pth(tmp_path / "w.pth", tensors)
+    expected = numpyvit.load_model(GOLDEN / "torchvision_vit.pth", num_heads=2).state_dict()
+    assert same(numpyvit.load_model(tmp_path / "w.pth", num_heads=2).state_dict(), expected)
+
+
+@pytest.mark.parametrize("D, nh, name", [(192, 3, "ViT-Ti"), (1280, 16, "ViT-H")])
+def test_heads_that_no_shape_tells(tmp_path, D, nh, name):
+    """All published ViTs have heads of 64 channels, but for the widest."""
+    model = numpyvit.create_model("vit", img_size=4, patch_size=4, embed_dim=D, depth=1, num_heads=nh, mlp_ratio=0.1, num_classes=3)
+    numpyvit.save_weights(model, tmp_path / "w.pth", format="timm")
+    assert numpyvit.load_model(tmp_path / "w.pth").config.num_heads == nh
+
+
+def test_a_folder_of_timm(tmp_path):
+    """config.json with a pretrained_cfg beside model.safetensors, as timm's folders on the hub."""
+    model = model_of("vit")
+    (tmp_path / "t").mkdir()
+    numpyvit.save_weights(model, tmp_path / "t" / "model.safetensors", format="timm")
+    config = {"architecture": "vit_x", "num_classes": 5, "label_names": list("abcde"),
+              "pretrained_cfg": {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "crop_pct": 0.8, "interpolation": "bilinear"}}
+    (tmp_path / "t" / "config.json").write_text(json.dumps(config))
+    again = numpyvit.load_model(tmp_path / "t", num_heads=2)
+    p = again.preprocessing
+    assert same(again.state_dict(), model.state_dict()) and again.classes == list("abcde")
+    assert (p.crop_pct, p.interpolation, p.mean, p.std) == (0.8, "bilinear", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))

@@ -228,3 +228,35 @@ def test_mutated_npz(tmp_path, figures):
 
     outcomes = campaign(path, contents(), lambda: read_npz(path), figures)
     assert outcomes["result"] > COUNT / 100
+
+
+@pytest.mark.parametrize("folder", ["huggingface_vit", "huggingface_swin", "huggingface_cvt"])
+def test_mutated_configs_of_others(folder, tmp_path, figures):
+    """config.json and preprocessor_config.json of a Hugging Face folder: a model or one line."""
+    import shutil
+    from pathlib import Path
+
+    import numpyvit
+    rng, there = random.Random(8), tmp_path / "hf"
+    shutil.copytree(Path(__file__).parent / "golden" / "interop" / folder, there)
+    name = "config.json"
+    config = json.loads((there / name).read_text()) | {"image_size": 32}
+
+    def contents():
+        for number in range(COUNT // 5):
+            mutated = exchange(config, rng)
+            yield mutate(json.dumps(config).encode(), rng) if number % 3 == 0 else json.dumps(mutated).encode()
+
+    campaign(there / name, contents(), lambda: numpyvit.load_model(there), figures)
+
+
+def test_mutated_preprocessors_of_others(tmp_path, figures):
+    import shutil
+    from pathlib import Path
+
+    import numpyvit
+    rng, there = random.Random(9), tmp_path / "hf"
+    shutil.copytree(Path(__file__).parent / "golden" / "interop" / "huggingface_vit", there)
+    config = json.loads((there / "preprocessor_config.json").read_text()) | {"crop_pct": 0.9, "do_normalize": True}
+    campaign(there / "preprocessor_config.json", (json.dumps(exchange(config, rng)).encode() for _ in range(COUNT // 5)),
+             lambda: numpyvit.load_model(there), figures)

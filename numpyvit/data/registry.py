@@ -57,6 +57,7 @@ def load_resized(name, data_dir, img_size):
     sets = {part: ImageSet(resized(old.images, img_size), old.labels) for part, old in sets.items()}
     return replace(dataset, **sets), dataset.train.images.shape[-1]
 
+
 def load(name: str = "auto", data_dir: str | os.PathLike | None = None, img_size: int | None = None,
          download: bool = True, progress: Callable[[int, int], None] | None = None) -> Dataset:
     """A data set by name.

@@ -85,7 +85,7 @@ def describe(source, given):
     try:
         _, config = model_config(family, **fields | given)
     except ValueError as error:                                              # a UserError is one, too
-        raise UserError(str(error)) from None
+        raise UserError(str(error)[:300]) from None
     size = pair(config.img_size)
     preprocessing = preprocessing or read_preprocessor(source.preprocessor, source.config, size)
     if preprocessing is None and found.format != "numpyvit":
@@ -114,8 +114,11 @@ def checked_model(family, config, tensors, dtype="float32"):
     depth = sum(config.depths) if hasattr(config, "depths") else config.depth
     windows = sum(H * W * M * M for _, H, W, M, _ in config.stages()) if family == "swin" else 0
     numbers = sum(math.prod(array.shape) for array in tensors.values())
+    widths = (*getattr(config, "embed_dims", ()), *getattr(config, "stem_widths", ()), getattr(config, "embed_dim", 0))
     if max(pair(config.img_size)) > MAX_SIDE or depth > len(tensors) or windows > 1 << 26:
         raise UserError(f"a config with img_size {plain(config.img_size)} and {depth} blocks is not of these weights")
+    if max(widths)**2 > 2 * numbers + ROOM:                                  # a layer has a matrix of that size
+        raise UserError(f"a config with a width of {max(widths)} is not of these weights, {numbers:,} numbers")
     cls = FAMILIES[family].model
     wanted = cls(config, materialise=False).num_parameters()
     if wanted > 2 * numbers + ROOM:

@@ -41,7 +41,7 @@ def read_config(config):
     computes.
     """
     family = config.get("model_type")
-    if family not in FIELDS:
+    if not isinstance(family, str) or family not in FIELDS:
         raise UserError(f"config.json: model_type {str(family)[:40]!r}, expected {', '.join(FIELDS)}")
     if config.get("use_absolute_embeddings"):
         raise UserError("config.json: use_absolute_embeddings, which no model here has")
