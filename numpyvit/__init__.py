@@ -6,7 +6,8 @@
     dimages = model.backward(dlogits, cache)
 
 Names used everywhere: B batch · N tokens · S keys, where they are not the tokens · C channels · nh, hd heads and head
-width (C = nh·hd) · E MLP width · H, W grid · P patch · M window side · nW windows · K classes. dNAME is the gradient of NAME.
+width (C = nh·hd) · E MLP width · H, W grid · P patch · M window side · nW windows · K classes.
+dNAME is the gradient of NAME.
 """
 import importlib
 

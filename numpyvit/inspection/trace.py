@@ -7,8 +7,8 @@
     >>> print_trace(tensors)                     # where, op, name, shape, file:line, largest magnitude
     >>> tensors.save("a.npz"); compare(Trace.load("a.npz"), Trace.load("b.npz"))
 
-Python reports every line that it is about to run (sys.settrace), and with it the local variables: what is bound to a new
-array since the line before was computed by that line.
+Python reports every line that it is about to run (sys.settrace), and with it the local variables: what is bound to a
+new array since the line before was computed by that line.
 """
 import json
 import os
@@ -30,8 +30,8 @@ LAYERS = (MODELS, os.path.join(PACKAGE, "layers.py"))
 
 @dataclass(frozen=True)
 class Key:
-    """Which tensor: the module whose layer called (dotted name, "" without a model), the op's function, which of its calls
-    there, the variable, and which of the arrays bound to it in that call."""
+    """Which tensor: the module whose layer called (dotted name, "" without a model), the op's function, which of its
+    calls there, the variable, and which of the arrays bound to it in that call."""
     module: str
     op: str
     call: int
@@ -73,16 +73,17 @@ class Trace(list):
 
     def save(self, path):
         """Write an .npz that load reads, in this or another process."""
-        about = [(*astuple(t.key), t.file, t.line, [astuple(key) for key in t.operands], t.scalars, t.caller) for t in self]
-        with open(path, "wb") as file:
-            np.savez_compressed(file, about=np.array(json.dumps(about)), **{f"t{i}": t.array for i, t in enumerate(self)})
+        about = [(*astuple(t.key), t.file, t.line, [*map(astuple, t.operands)], t.scalars, t.caller) for t in self]
+        with open(path, "wb") as to:
+            np.savez_compressed(to, about=np.array(json.dumps(about)), **{f"t{i}": t.array for i, t in enumerate(self)})
 
     @classmethod
     def load(cls, path):
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 about = json.loads(str(arrays["about"]))
-                return cls(Tensor(Key(*row[:5]), *row[5:7], arrays[f"t{i}"], *read_context(*row[7:])) for i, row in enumerate(about))
+                return cls(Tensor(Key(*row[:5]), *row[5:7], arrays[f"t{i}"], *read_context(*row[7:]))
+                           for i, row in enumerate(about))
         except (ValueError, KeyError, TypeError, EOFError) as error:
             raise UserError(f"{path}: not a file that Trace.save wrote ({error})") from None
 
@@ -96,18 +97,17 @@ def read_context(operands=(), scalars=None, caller=""):
 def trace(model=None, copy=True, boundary=False, layers=False):
     """Record what the ops of this thread compute inside the block. Yields a Trace, filled as the ops return.
 
-    model: names the module of every tensor.   copy: False keeps references, less memory, but later changes in place show.
+    model: names the module of every tensor.   copy: False keeps references: less memory, but changes in place show.
     boundary: only the arguments and results of every op, of compiled kernels too: the one way to see those, and what
     compare() needs to hold two backends against each other. Results are called result, or result[0], result[1], …
     layers: the methods of layers.py and models/, too: residual sums, class tokens, positions, and every `.grad +=`.
-    An array that is changed in place is recorded as it was bound and as it is when its name goes (rebound, or at the return);
-    one that numpy.empty or zeros made only as it is in the end.
-    Not inside a debugger, coverage or another trace(): they use the same hook.
-    Raises UserError where the kernels are compiled (their variables are no Python objects) unless boundary is set.
+    An array that is changed in place is recorded as it was bound and as it is when its name goes (rebound, or at the
+    return); one that numpy.empty or zeros made only as it is in the end. Not inside a debugger, coverage or another
+    trace(): they use the same hook. UserError where the kernels are compiled, unless boundary is set.
     """
     if not (F.REFERENCE or boundary):
-        raise UserError("trace: the compiled kernels have no variables to record; set NUMPYVIT_REFERENCE=1 in the environment before "
-                        "numpyvit is imported, or trace(boundary=True) for arguments and results alone")
+        raise UserError("trace: the compiled kernels have no variables to record; set NUMPYVIT_REFERENCE=1 in the "
+                        "environment before numpyvit is imported, or trace(boundary=True) for arguments and results")
     names = {id(module): name for name, module in model.modules()} if model else {}
     recorder = Recorder(names, copy, boundary, layers)
     before = sys.gettrace()
@@ -119,6 +119,7 @@ def trace(model=None, copy=True, boundary=False, layers=False):
 
 
 class Recorder:
+    """Gives every function that the trace is about a tracer of its own."""
     def __init__(self, modules, copy, boundary, layers):
         self.trace, self.modules, self.copy, self.boundary = Trace(), modules, copy, boundary
         self.folders = (DEFINITIONS, KERNELS) if boundary else (DEFINITIONS, *LAYERS) if layers else (DEFINITIONS,)
@@ -129,7 +130,8 @@ class Recorder:
         code = frame.f_code
         if not code.co_filename.startswith(self.folders) or code.co_name.startswith("<"):
             return None
-        where = self.module_of(frame), code.co_name if code.co_filename.startswith((DEFINITIONS, KERNELS)) else code.co_qualname
+        of_an_op = code.co_filename.startswith((DEFINITIONS, KERNELS))
+        where = self.module_of(frame), code.co_name if of_an_op else code.co_qualname
         call = self.calls[where] = self.calls.get(where, -1) + 1
         return Call(self, frame, (*where, call)).on_event
 
@@ -181,12 +183,12 @@ class Call:
 
     def look_at_gradient(self, frame):
         """The gradient that the line has just added to."""
-        _, target, _ = statement(self.path, self.line)
-        value = frame.f_locals.get(target[0]) if target and target[-1] == "grad" and self.line != frame.f_lineno else None
+        reads, target, _ = statement(self.path, self.line)
+        adds = target and target[-1] == "grad" and self.line != frame.f_lineno
+        value = frame.f_locals.get(target[0]) if adds else None
         for attribute in target[1:] if value is not None else ():
             value = getattr(value, attribute, None)
         if isinstance(value, np.ndarray):
-            reads, _, _ = statement(self.path, self.line)
             operands = tuple(self.bound[name].key for name in reads if name in self.bound)
             self.add(".".join(target[1:]), value.copy() if self.recorder.copy else value, operands, {})
 
@@ -227,7 +229,7 @@ def relative(path):
 
 @dataclass
 class Difference:
-    """shape: of both, or None where they differ.   difference: max |a − b|; NaN if one has a NaN where the other has none.
+    """shape: of both, or None where they differ.   difference: max |a − b|; NaN if only one has a NaN.
     magnitude: max |a|, to judge it by.   note: "", or why there is no number."""
     key: Key
     shape: tuple | None
@@ -239,16 +241,17 @@ class Difference:
 def compare(a, b):
     """Tensor by tensor, in the order of a, then what only b has.   → [Difference]"""
     others = {t.key: t for t in b}
-    rows = [difference(t, others.pop(t.key)) if t.key in others else Difference(t.key, t.shape, None, None, "only in the first")
-            for t in a]
+    rows = [difference(t, others.pop(t.key)) if t.key in others
+            else Difference(t.key, t.shape, None, None, "only in the first") for t in a]
     return rows + [Difference(t.key, t.shape, None, None, "only in the second") for t in others.values()]
 
 
 def difference(a, b):
+    """Difference of two tensors."""
     if a.shape != b.shape:
         return Difference(a.key, None, None, None, f"{a.shape} and {b.shape}")
     x, y = (np.asarray(t.array, np.float64) for t in (a, b))
-    with np.errstate(invalid="ignore"):                                      # ∞ − ∞, and NaN, which are equal to themselves here
+    with np.errstate(invalid="ignore"):                  # ∞ − ∞, and NaN, which are equal to themselves here
         gap = np.where((x == y) | (np.isnan(x) & np.isnan(y)), 0, np.abs(x - y))
     finite = np.abs(x[np.isfinite(x)])
     return Difference(a.key, a.shape, float(gap.max(initial=0)), float(finite.max(initial=0)))
@@ -260,8 +263,8 @@ def print_trace(trace, console=None):
     for t in trace:
         magnitude = difference(t, t).magnitude
         op = t.key.op + (f"[{t.key.call}]" if t.key.call else "")
-        table.add_row(t.key.module, op, t.key.name + "′" * t.key.binding, "×".join(map(str, t.shape)) or "()", str(t.array.dtype),
-                      f"{t.file}:{t.line}", f"{magnitude:.4g}")
+        table.add_row(t.key.module, op, t.key.name + "′" * t.key.binding, "×".join(map(str, t.shape)) or "()",
+                      str(t.array.dtype), f"{t.file}:{t.line}", f"{magnitude:.4g}")
     show(table, console)
 
 
@@ -279,6 +282,7 @@ def print_comparison(rows, console=None):
 
 
 def new_table(*columns):
+    """An empty table, numbers to the right."""
     from rich import box
     from rich.table import Table
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
