@@ -7,6 +7,7 @@ says who asked for it.
 import importlib
 import os
 import pkgutil
+import re
 import sys
 from contextlib import contextmanager
 
@@ -133,10 +134,12 @@ class RecordedNumpy:
 @contextmanager
 def definitions(tape=None):
     """Inside, F has the definitions of ops/ only; with a tape, the models compute on it."""
-    from .. import layers, models, module, ops
-    names = [f"{package.__name__}.{info.name}" for package in (ops, models)
-             for info in pkgutil.iter_modules(package.__path__)]
-    modules = [layers, module, *map(importlib.import_module, names)]
+    from .. import models, ops
+    for package in (ops, models):
+        for info in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{package.__name__}.{info.name}")
+    computing = re.compile(rf"{F.__package__}\.(\w+|(ops|models)\.\w+)")
+    modules = [module for name, module in list(sys.modules.items()) if computing.fullmatch(name)]
     replaced = []
 
     def replace(owner, name, value):

@@ -15,7 +15,7 @@ LARGEST = 10_000_000                                                         # b
 OVERHEAD = 600_000                                                           # of these for scripts and program
 BITS = (24, 16, 12, 10, 9, 8, 7, 6)                                          # significant bits of a weight, to be tried
 SAMPLE = 200_000                                                             # weights that are packed for an estimate
-MOST_NUMBERS = 60_000_000                                                    # that a page computes, 8 bytes each
+MOST_NUMBERS = 99_000_000                                                    # that a page computes, 8 bytes each
 
 
 def explore(model, pixels, classes, mean, std, label=None, image_name="image", model_name="model",
