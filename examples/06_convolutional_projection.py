@@ -7,8 +7,8 @@ how its weight goes back to the tokens; what stride 2 saves in every stage of Cv
 """
 import numpy as np
 
-from numpyvit.inspection.attention import key_sources, sources
 from numpyvit.layers import ConvBatchNorm
+from numpyvit.models.grids import covering, spread_evenly
 from numpyvit.ops.attention import attention_forward
 from numpyvit.ops.depthwise_conv import depthwise_conv_forward
 from numpyvit.inspection.plots import colour_bar, new_figure, panels, save
@@ -27,9 +27,10 @@ print(f"map {x.shape[1:]}   queries {maps['q'].shape[1:]}, stride 1   keys and v
 print(f"attention: {attn.shape[0]} queries × {attn.shape[1]} keys, rows sum to 1\n{attn}")
 assert np.allclose(attn.sum(axis=1), 1)
 
-rows = key_sources(ConvBatchNorm(C, 3, 2), H)                                # (2, 3): what the keys saw, along one axis
-print(f"\nalong an axis, key 0 saw tokens 0 and 1 (and padding), key 1 tokens 1 and 2:\n{rows}")
-spread = np.einsum("ry,nrc,cx->nyx", rows, attn.reshape(9, 2, 2), rows)      # (9, 3, 3): weights back on the tokens
+window = ConvBatchNorm(C, 3, 2).window                                       # kernel, stride, padding
+print("\nalong an axis, key 0 saw tokens 0 and 1 (and padding), key 1 tokens 1 and 2; a token gets the mean of its keys:")
+print(covering(H, 2, *window))                                               # (3 tokens, 2 keys)
+spread = spread_evenly(attn.reshape(9, 2, 2), (H, W), *window)               # (9, 3, 3): weights back on the tokens
 
 figure, axes = panels(6, "convolutional projection: 9 queries, 4 keys", side=2.5, right=1.0, columns=3, top=0.9)
 drawn = axes[0].imshow(attn, cmap="viridis", vmin=0, vmax=0.7, aspect="auto")
@@ -55,7 +56,7 @@ n = 29
 for axes, (name, kernel, stride, padding) in zip(figure.subplots(1, 2), [("ViT, Swin: 4×4 patches, side by side", 4, 4, 0),
                                                                          ("CvT: 7×7 windows at stride 4, overlapping", 7, 4, 2)]):
     count = (n + 2 * padding - kernel) // stride + 1
-    axes.imshow(sources(n, count, kernel, stride, padding) > 0, cmap="Blues", vmin=0, vmax=1.6, aspect="auto")
+    axes.imshow(covering(n, count, kernel, stride, padding).T > 0, cmap="Blues", vmin=0, vmax=1.6, aspect="auto")
     axes.set_title(name, fontsize=10)
     axes.set(xlabel="pixel", ylabel="token", yticks=range(count))
 save(figure, "runs/examples/06_overlapping_embedding.png")
