@@ -29,14 +29,15 @@ assert np.allclose(attn.sum(axis=1), 1)
 
 window = ConvBatchNorm(C, 3, 2).window                                       # kernel, stride, padding
 print("\nalong an axis, key 0 saw tokens 0 and 1 (and padding), key 1 tokens 1 and 2; a token gets the mean of its keys:")
-print(covering(H, 2, *window))                                               # (3 tokens, 2 keys)
+shares = covering(H, 2, *window)                                             # (3 tokens, 2 keys)
+print(shares)
 spread = spread_evenly(attn.reshape(9, 2, 2), (H, W), *window)               # (9, 3, 3): weights back on the tokens
 
 figure, axes = panels(6, "convolutional projection: 9 queries, 4 keys", side=2.5, right=1.0, columns=3, top=0.9)
 drawn = axes[0].imshow(attn, cmap="viridis", vmin=0, vmax=0.7, aspect="auto")
 axes[0].set(xticks=range(4), yticks=range(9), xlabel="key", ylabel="query")
 axes[0].set_title("attention, 9 × 4", fontsize=9)
-seen = np.einsum("ry,cx->rcyx", rows > 0, rows > 0).reshape(4, H, W)
+seen = np.einsum("ry,cx->rcyx", shares.T > 0, shares.T > 0).reshape(4, H, W)
 axes[1].imshow(seen.sum(axis=0), cmap="Blues", vmin=0, vmax=6)
 axes[1].set_title("keys that saw each token", fontsize=9)
 for r, c in np.ndindex(H, W):
