@@ -41,7 +41,7 @@ def test_mistakes_are_one_line(look, options, message, tmp_path, monkeypatch, ca
     err = capsys.readouterr().err
     assert message in err and err.count("\n") == 1
     assert cli.main(["attention", run, __file__]) == 2                       # an image that is none
-    assert "neither" in capsys.readouterr().err
+    assert "got another kind of file" in capsys.readouterr().err
 
 
 def test_summary(capsys):
