@@ -29,6 +29,8 @@ def small_shapes(monkeypatch, train=256, test=64):
     dataset = shapes.load(16, train, test)
     for module in (prepare, scoring):
         monkeypatch.setattr(module, "load", lambda *args, **kwargs: dataset)
+        if hasattr(module, "load_resized"):
+            monkeypatch.setattr(module, "load_resized", lambda *args, **kwargs: (dataset, dataset.train.images.shape[-1]))
     return dataset
 
 
