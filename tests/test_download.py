@@ -15,6 +15,7 @@ from datasets import (ARCHIVE, ARCHIVE_NAME, BLOB, assert_is_content, nothing_to
                       with_remote, write_archive)
 from numpyvit.data import cifar10, load, registry
 from numpyvit.files import download
+from numpyvit.files.atomic import size_of
 
 REPOSITORY = Path(download.__file__).parents[2]
 
@@ -112,6 +113,7 @@ def test_two_downloads_at_once(target):
 FETCH = """
 import resource, sys
 from numpyvit.files import download
+from numpyvit.files.atomic import size_of
 from numpyvit.files.download import Remote, fetch
 download.BLOCK = 4096                                                        # so that a part is in the file early
 url, folder, size, sha256, limit = sys.argv[1:]
@@ -133,7 +135,7 @@ def test_a_killed_download_leaves_no_broken_copy(target):
         process = fetching_process(url, target)
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline and not any(
-                name.startswith("tmp") and (target.parent / name).stat().st_size for name in left_over(target)):
+                name.startswith("tmp") and size_of(target.parent / name) for name in left_over(target)):
             time.sleep(0.01)
             assert process.poll() is None, process.stderr.read()
         process.send_signal(signal.SIGKILL)

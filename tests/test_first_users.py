@@ -53,8 +53,8 @@ def test_5_without_a_folder_that_can_be_written_kernels_are_compiled_all_the_sam
             "import numba.core.caching as c; c.UserWideCacheLocator.from_function = classmethod(lambda *a: None)\n"
             "import numpy as np, numpyvit.functional as F\n"
             "print(F.layer_norm_forward.__module__, F.layer_norm_forward(np.ones((1, 2)), np.ones(2), np.ones(2))[0].shape)")
-    env = {name: value for name, value in ENV.items() if name != "NUMBA_CACHE_DIR"}
-    done = python(code, env={**env, "TMPDIR": str(tmp_path)})
+    env = {name: value for name, value in ENV.items() if name != "NUMBA_CACHE_DIR"} | {"TMPDIR": str(tmp_path)}
+    done = python(code, env=env)
     assert done.returncode == 0 and done.stdout == "numpyvit.kernels.layer_norm (1, 2)\n", done.stderr
     assert not list(tmp_path.iterdir())                                      # the temporary cache is gone
 

@@ -79,7 +79,7 @@ def test_both_test_accuracies(tmp_path, monkeypatch, capsys):
         capsys.readouterr()
         assert cli.main(["evaluate", str(tmp_path / "a"), "--tta", tta]) == 0
         said = capsys.readouterr().out
-        assert f"accuracy {result[name]:.2%} on" in said and (f"augmentation: {tta}" in said) == (tta != "none")
+        assert f"accuracy {result[name]:.2%} (" in said and (f"augmentation: {tta}" in said) == (tta != "none")
     plain = loop.train(recipe(steps=2, flip="none"), out=tmp_path / "b")
     assert "test_accuracy" in plain and "test_accuracy_mirror" not in plain   # where a mirror image is another thing
 
