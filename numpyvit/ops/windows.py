@@ -48,7 +48,7 @@ def shifted_windows_forward(x, M, shift=0):
 def shifted_windows_backward(dy, cache):
     """dx = crop(roll(partition⁻¹(dy), +shift, +shift)): each step undone, from the last to the first.
 
-    The output of the windows goes back to the map by the same steps: where nothing is padded, they invert forward.
+    The models do all these steps with one gather, gather_tokens, whose index window_index makes with forward's steps.
     """
     M, shift, H, W, padded_H, padded_W = cache
     dx = map_of(dy, M, padded_H, padded_W)                                   # windows_of, undone
