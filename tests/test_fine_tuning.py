@@ -49,6 +49,14 @@ def test_a_run_that_begins_with_a_run(run, tmp_path, capsys):
     assert 0 < max(steps) < 0.1 * max(np.abs(before[n] - fresh[n]).max() for n in before) + 0.1
 
 
+def test_a_run_killed_before_its_first_checkpoint_begins_with_the_weights_again(run, tmp_path):
+    loop.train(recipe(steps=2, init=str(run)), tmp_path / "b")
+    (tmp_path / "c" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "c" / "config.json").write_bytes((tmp_path / "b" / "config.json").read_bytes())
+    loop.resume(tmp_path / "c")
+    assert same(weights_of(tmp_path / "c"), weights_of(tmp_path / "b"))
+
+
 def test_other_classes_get_a_head_of_zeros(run):
     model = numpyvit.create_model("vit", num_classes=3, **FAMILIES["vit"] | {"img_size": 20})
     said = start_from(run, model, ["cat", "dog", "bird"])

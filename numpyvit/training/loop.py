@@ -65,6 +65,9 @@ def resume(path, threads=None, data_dir=None, console=None, **length):
                          f"{config.recipe.schedule} schedule begins")
         model = build_model(config, checkpoint)
         dataset = prepare.load_dataset(config.recipe, progress, config.data, data_dir)
+        if config.recipe.init and not checkpoint:                            # stopped before the first checkpoint
+            for sentence in start_from(config.recipe.init, model, dataset.classes):
+                progress.say(sentence)
         for name, version in prepare.versions().items():
             if config.versions.get(name) != version:
                 progress.say(f"{name} was {config.versions.get(name)} and is now {version}: "
