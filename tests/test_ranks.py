@@ -273,8 +273,10 @@ SLOW = RUN + """
             from numpyvit.files import atomic
             atomic.os = tiny.FaultyOs(0)
         time.sleep(pause)
-        with open(f"{sys.argv[-1]}.pid-{ranks.world().rank}", "w") as file:
+        path = f"{sys.argv[-1]}.pid-{ranks.world().rank}"
+        with open(path + ".new", "w") as file:
             file.write(str(os.getpid()))
+        os.replace(path + ".new", path)                              # a rank can be killed at any instant
         return take_step(self, step)
 
     trainer.Trainer.take_step = slow_step
@@ -375,8 +377,9 @@ def alive(folder):
     """Whether any of the ranks that left their ids there still runs; the kernel frees the lock with the process."""
     for path in folder.glob("run.pid-*"):
         try:
-            os.kill(int(path.read_text() or 0) or os.getpid(), 0)
-            return True
+            if path.suffix != ".new":
+                os.kill(int(path.read_text()), 0)
+                return True
         except ProcessLookupError:
             path.unlink()
     return False
