@@ -67,6 +67,13 @@ def test_clicked_cells_say_what_numpy_says(name, browser, pages, recordings, rng
         assert exact == expected or math.isclose(exact, expected, rel_tol=1e-9, abs_tol=1e-12) or not math.isfinite(expected)
 
 
+def test_steps_of_empty_arrays_can_be_shown(browser, pages):
+    """A CvT without a class token splits off class tokens of shape (1, 0, C)."""
+    browser.open(pages["cvt_eval"])
+    assert browser.run("""(() => { const empty = app.order.filter(node => app.engine.shape(node).includes(0));
+                           empty.slice(0, 20).forEach(node => app.select(node, 0)); return empty.length; })()""") > 0
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_shown_terms_add_up(name, browser, pages, rng=np.random.default_rng(1)):
     """The table of terms as it is printed, all of its rows: their sum is the number on top."""

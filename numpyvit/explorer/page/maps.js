@@ -53,6 +53,7 @@ function colourOf(x, scale, colours = theme()) {
 function paint(canvas, data, rows, columns, cell, scale) {
   canvas.width = columns;
   canvas.height = rows;
+  if (rows === 0 || columns === 0) return; // an empty array, as the class tokens of a model without any
   const image = new ImageData(columns, rows),
     colours = theme();
   for (let r = 0, at = 0; r < rows; r++) {
