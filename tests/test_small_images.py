@@ -1,10 +1,14 @@
 """The part of a run on smaller images: the same weights in a model of another size, the same bits on any number of threads."""
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 import numpyvit
 from numpyvit.errors import Interrupted, UserError
-from numpyvit.training import loop
+from numpyvit.inspection.flops import training_flops
+from numpyvit.models import model_config
+from numpyvit.training import loop, progress
 from numpyvit.training.sizes import at_size
 from numpyvit.training.trainer import Trainer
 from test_training import assert_same_run, stop_at
@@ -75,6 +79,28 @@ def test_so_much_of_the_run_and_no_more(tmp_path, monkeypatch):
     monkeypatch.setattr(Trainer, "update", watched)
     loop.train(recipe(model_fields=FIELDS["vit"], small_size=8, small_share=0.5), tmp_path / "a")
     assert sizes == 6 * [8] + 6 * [16]
+
+
+def test_gflops_and_time_left_follow_the_size_of_the_images(tmp_path, monkeypatch):
+    """On a clock where a step takes as long as its FLOPs take at 7 GFLOP/s, the line says 7 all along and the true time left."""
+    small_shapes(monkeypatch)
+    flops = {side: training_flops("vit", model_config("vit", **FIELDS["vit"] | dict(img_size=side, num_classes=10))[1])
+             for side in (8, 16)}
+    seconds = [32 * flops[8 if step < 6 else 16] / 7e9 for step in range(12)]
+    now, rows, step = [0.0], [], progress.Progress.step
+
+    def timed(self, number, *args):
+        now[0] += seconds[number - 1]
+        step(self, number, *args)
+        rows.append((self.row["GFLOP/s"], self.row["left"]))
+
+    monkeypatch.setattr(progress.Progress, "step", timed)
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(progress, "clock", lambda seconds: seconds)
+    loop.train(recipe(model_fields=FIELDS["vit"], small_size=8, small_share=0.5), tmp_path / "a")
+    assert flops[16] > 3 * flops[8] and [gflops for gflops, _ in rows] == 12 * ["7"]
+    np.testing.assert_allclose([left for _, left in rows], [sum(seconds[number:]) for number in range(1, 13)], atol=1e-12)
 
 
 def test_too_large_is_refused(tmp_path, monkeypatch):

@@ -248,7 +248,7 @@ def test_lines_and_live_table_show_the_same(data):
     for terminal in (False, True):
         out = io.StringIO()
         progress = Progress(Console(file=out, force_terminal=terminal, width=120))
-        progress.start(total_steps=3, steps_per_epoch=2, batch_size=8, flops_per_image=1e6)
+        progress.start(total_steps=3, steps_per_epoch=2, batch_size=8, work=lambda steps: 8e6 * steps)
         with progress:
             for step in (1, 2, 3):
                 progress.step(step, 2.0 / step, 0.5, 1e-3)
@@ -259,7 +259,7 @@ def test_lines_and_live_table_show_the_same(data):
 
 def test_progress_costs_little(data):
     progress = Progress(Console(file=io.StringIO()))
-    progress.start(10**6, 100, 128, 1e6)
+    progress.start(10**6, 100, 128, lambda steps: 128e6 * steps)
     with progress:
         started = time.process_time()
         for step in range(1, 2001):

@@ -128,8 +128,7 @@ def run_to_the_end(trainer, checkpoint=None):
             progress.say(sentence)
         trainer.watched.restore()
         describe.describe(trainer, resumed)
-        progress.start(trainer.config.plan.steps, trainer.steps_per_epoch, trainer.recipe.batch_size,
-                       trainer.flops_per_image)
+        progress.start(trainer.config.plan.steps, trainer.steps_per_epoch, trainer.recipe.batch_size, trainer.work)
         again = f"numpyvit train --resume {run.path}"
         with progress:
             try:

@@ -22,11 +22,13 @@ class Progress:
     def __init__(self, console=None, quiet=False):
         self.console = Console(quiet=True) if quiet else console or Console(highlight=False)
         self.live, self.row, self.shown_at, self.count = None, {}, 0.0, 0
-        self.loss = self.accuracy = self.rate = math.nan
+        self.loss = self.accuracy = self.rate = self.work_rate = math.nan
 
-    def start(self, total_steps, steps_per_epoch, batch_size, flops_per_image):
-        self.total_steps, self.steps_per_epoch = total_steps, steps_per_epoch
-        self.batch_size, self.flops_per_image = batch_size, flops_per_image
+    def start(self, total_steps, steps_per_epoch, batch_size, work):
+        """work(n): FLOPs of the run's first n steps, whose images need not be of one size; 0 where they are unknown."""
+        self.total_steps, self.steps_per_epoch, self.batch_size = total_steps, steps_per_epoch, batch_size
+        self.work = work if work(total_steps) else lambda steps: steps
+        self.counts_flops = bool(work(total_steps))
 
     def __enter__(self):
         if self.console.is_terminal or in_notebook(self.console):
@@ -74,16 +76,18 @@ class Progress:
         now = time.monotonic()
         if now - self.shown_at < (LIVE_SECONDS if self.live else PLAIN_SECONDS) and step < self.total_steps:
             return
-        rate = self.count * self.batch_size / max(now - self.shown_at, 1e-9)
-        smooth = 0.1 if self.live and math.isfinite(self.rate) else 1.0
-        self.rate = rate if smooth == 1 else self.rate + smooth * (rate - self.rate)
-        self.shown_at, self.count = now, 0
+        seconds = max(now - self.shown_at, 1e-9)
+        rate = self.count * self.batch_size / seconds
+        work_rate = (self.work(step) - self.work(step - self.count)) / seconds
+        if self.live and math.isfinite(self.rate):
+            rate, work_rate = self.rate + 0.1 * (rate - self.rate), self.work_rate + 0.1 * (work_rate - self.work_rate)
+        self.rate, self.work_rate, self.shown_at, self.count = rate, work_rate, now, 0
         self.row |= {"epoch": f"{step / self.steps_per_epoch:.2f}/{self.total_steps / self.steps_per_epoch:.1f}",
                      "step": f"{step}/{self.total_steps}", "loss": f"{self.loss:.3f}",
                      "train acc": f"{self.accuracy:.1%}", "lr": f"{lr:.2e}", "images/s": f"{self.rate:,.0f}"}
-        if self.flops_per_image:
-            self.row["GFLOP/s"] = f"{self.rate * self.flops_per_image / 1e9:,.0f}"
-        self.row["left"] = clock((self.total_steps - step) * self.batch_size / self.rate)
+        if self.counts_flops:
+            self.row["GFLOP/s"] = f"{self.work_rate / 1e9:,.0f}"
+        self.row["left"] = clock((self.work(self.total_steps) - self.work(step)) / self.work_rate)
         self.show()
 
     def paused(self):

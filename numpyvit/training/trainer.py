@@ -44,12 +44,13 @@ class Trainer:
         self.watched = Watched(self)
         self.batches = Batches(dataset.train, train_rows, self.recipe, len(dataset.classes), self.mean, self.std)
         self.steps_per_epoch = self.batches.steps_per_epoch
-        self.flops_per_image = training_flops(config.model.family, model.config)
         shards = config.lanes.shards
         threads = min(threads or usable_cores(), -(-shards // world.size))
         self.lanes = Lanes(model, threads, shards, config.lanes.micro_batch, self.recipe.label_smoothing,
                            config.lanes.sum, self.optimizer.ranges)
         self.small_lanes = self.lanes_for(self.recipe.small_size) if self.recipe.small_size else None
+        self.flops, self.small_flops = (lanes and training_flops(config.model.family, lanes.model.config)
+                                        for lanes in (self.lanes, self.small_lanes))         # an image
 
     def lanes_for(self, side):
         """Lanes for smaller images: they train the same weights with the same threads, in as many images at a time."""
@@ -99,10 +100,18 @@ class Trainer:
         recipe, last = self.recipe, self.config.plan.steps
         start = self.config.plan.start
         lr = learning_rate(recipe.schedule, step - start, last - start, recipe.lr, recipe.warmup)
-        small = self.small_lanes is not None and step < recipe.small_share * last
-        loss, accuracy, norm = self.update(step, lr, small)
+        loss, accuracy, norm = self.update(step, lr, step < self.small_steps())
         return {"kind": "train", "step": step + 1, "epoch": step // self.steps_per_epoch, "loss": loss,
                 "accuracy": accuracy, "lr": lr, "grad_norm": norm}
+
+    def small_steps(self):
+        """How many steps, from the run's first, train on smaller images."""
+        return math.ceil(self.recipe.small_share * self.config.plan.steps) if self.small_lanes else 0
+
+    def work(self, steps):
+        """FLOPs of the run's first steps, each for the size of its images."""
+        small = min(steps, self.small_steps())
+        return self.recipe.batch_size * ((steps - small) * self.flops + (small and small * self.small_flops))
 
     def update(self, step, lr, small=False):
         """Change the weights with the batch of this step.   →   loss, accuracy, norm of the gradient
