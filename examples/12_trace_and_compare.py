@@ -2,8 +2,8 @@
 
     python examples/12_trace_and_compare.py                          five seconds
 
-What you will see: a table of all that numpyvit/ops computes in one forward and backward pass of a tiny ViT, recorded by the interpreter;
-the tensors called scores; and the same pass after one weight was changed: where the difference begins, and how it spreads.
+What you will see: what numpyvit/ops computes in one forward and backward pass of a tiny ViT, recorded by the interpreter: its beginning
+and its end, and as a table what the first attention computes; the tensors called scores; and the same pass after one weight was changed: where the difference begins, and how it spreads.
 """
 import os
 
@@ -27,13 +27,14 @@ def traced_pass():
 
 
 first = traced_pass()
-print(f"{len(first)} tensors; those of the first block's attention:")
+print(first)                                                                 # a short repr; first.show() prints all
+print("those of the first block's attention:")
 print_trace([t for t in first if t.key.module.startswith("blocks.0.attn")])
 scores = first.find("scores", "attention_forward", "blocks.0")[0]
 print(f"scores, from {scores.file}:{scores.line}, head 0:\n{np.round(scores.array[0, 0], 4)}")
 
 model.blocks[1].mlp.fc1.weight.data[3, 5] += 0.1
 rows = compare(first, traced_pass())
-changed = [row for row in rows if row.difference]
+changed = rows.differing()
 print(f"\nafter changing blocks.1.mlp.fc1.weight[3, 5] by 0.1: {len(changed)} of {len(rows)} tensors differ. The first, and every dx after them:")
 print_comparison(changed[:6] + [row for row in changed[6:] if row.key.name == "dx"])

@@ -1,4 +1,5 @@
 """trace(): every named intermediate of the definitions, where it was computed, and two traces held against each other."""
+import contextlib
 import io
 import os
 import subprocess
@@ -14,7 +15,8 @@ from numpyvit import functional as F
 from numpyvit.ops.attention import attention_backward, attention_forward
 from numpyvit.ops.conv import im2col
 from numpyvit.ops.layer_norm import layer_norm_forward
-from numpyvit.inspection.trace import Key, Trace, compare, print_comparison, print_trace, trace
+from numpyvit.errors import UserError
+from numpyvit.inspection.trace import Comparison, Key, Tensor, Trace, compare, print_comparison, print_trace, trace
 
 ROOT = Path(__file__).parent.parent
 WITH_BOTH_BACKENDS = """
@@ -87,8 +89,8 @@ def test_tracing_changes_nothing_and_ends(reference, rng=np.random.default_rng(0
 
 def test_a_compiled_backend_is_told_what_to_set(monkeypatch):
     monkeypatch.setattr(F, "REFERENCE", False)
-    with pytest.raises(ValueError, match="NUMPYVIT_REFERENCE=1"), trace():
-        pass
+    with pytest.raises(ValueError, match="NUMPYVIT_REFERENCE=1"):
+        trace()
 
 
 def test_compare(reference, tmp_path, rng=np.random.default_rng(0)):
@@ -113,7 +115,7 @@ def test_compare(reference, tmp_path, rng=np.random.default_rng(0)):
 
 
 def test_nan_and_infinity_count_where_they_differ():
-    from numpyvit.inspection.trace import Tensor, difference
+    from numpyvit.inspection.trace import difference
     key = Key("", "op", 0, "x", 0)
     a, same, other = (Tensor(key, "f", 1, np.array(x)) for x in ([np.nan, -np.inf, 1], [np.nan, -np.inf, 1], [0, -np.inf, 1]))
     assert difference(a, same).difference == 0 and difference(a, same).magnitude == 1
@@ -123,8 +125,11 @@ def test_nan_and_infinity_count_where_they_differ():
 def test_load_refuses_other_files(tmp_path):
     (tmp_path / "x.npz").write_bytes(b"no archive")
     np.savez(tmp_path / "y.npz", a=np.ones(2))
-    for name in ("x.npz", "y.npz"):
-        with pytest.raises(ValueError, match="not a file that Trace.save wrote"):
+    np.savez(tmp_path / "z.npz", about=np.array("[3]"))
+    np.save(tmp_path / "v.npy", np.ones(2))
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "y.npz").read_bytes()[:-30])
+    for name in ("x.npz", "y.npz", "z.npz", "v.npy", "cut.npz"):
+        with pytest.raises(ValueError, match=f"{name}: expected a file that Trace.save wrote"):
             Trace.load(tmp_path / name)
 
 
@@ -200,3 +205,93 @@ def test_layers_too(reference, family, rng=np.random.default_rng(0)):
         np.testing.assert_array_equal(t.array, grads[name], err_msg=name)
         assert t.operands, name
     assert any("Block" in t.key.op for t in tensors)
+
+
+def traced(images=1, change=0.0):
+    """A trace of a tiny model's forward pass."""
+    model = numpyvit.create_model("vit", img_size=8, patch_size=4, embed_dim=12, depth=1, num_heads=3, num_classes=2)
+    model.head.weight.data[0, 0] += change
+    with trace(model) as tensors:
+        model.forward(np.ones((images, 3, 8, 8), np.float32))
+    return tensors
+
+
+@pytest.fixture
+def plain(reference, monkeypatch):
+    """A forward pass of a model runs the definitions."""
+    for name in [name for name in vars(F) if name.endswith(("_forward", "_backward"))]:
+        function = getattr(F, name)
+        file = function.__module__.rpartition(".")[2]
+        monkeypatch.setattr(F, name, getattr(__import__(f"numpyvit.ops.{file}", fromlist=[name]), name))
+
+
+def test_17_a_repr_is_short_and_says_how_to_see_all(plain, capsys):
+    """Of a trace, a slice, one tensor and a comparison: some lines, no numbers of arrays; show() prints every row."""
+    tensors, comparison = traced(), compare(traced(), traced(change=1.0))
+    assert len(tensors) > 40
+    for found, text in ((tensors, ".show() prints all"), (tensors[3:40], ".show() prints all"), (comparison, "1 of"),
+                        (tensors.find("x"), "<Trace: "), (comparison.differing(), "the first at head ")):
+        assert len(repr(found).splitlines()) <= 10 and len(repr(found)) < 1500 and text in repr(found)
+        assert type(found) in (Trace, Comparison)
+    assert f"<Trace: {len(tensors)} tensors of " in repr(tensors) and repr(Trace()) == "<Trace: no tensors>"
+    assert repr(tensors[0]).startswith(f"<{tensors[0].key}: {tensors[0].shape} float32, numpyvit/ops/")
+    assert len(repr(tensors[0])) < 150
+    tensors.show(Console(file=(out := io.StringIO())))
+    assert len(out.getvalue().splitlines()) > len(tensors)
+    comparison.show()
+    assert len(capsys.readouterr().out.splitlines()) > len(comparison)
+
+
+def test_17_a_trace_inside_a_trace_is_recorded_by_both(reference, rng=np.random.default_rng(0)):
+    x, weight, bias = rng.standard_normal((3, 5)), np.ones(5), np.zeros(5)
+    with trace() as alone:
+        layer_norm_forward(x, weight, bias)
+    with trace() as outer:
+        layer_norm_forward(x, weight, bias)
+        with trace(boundary=True) as inner:
+            layer_norm_forward(x, weight, bias)
+        layer_norm_forward(x, weight, bias)
+    assert len(alone) > 3 and len(outer) == 3 * len(alone) and sys.gettrace() is None
+    assert [t.key.name for t in inner] == ["x", "weight", "bias", "result[0]"]
+    assert {t.key.call for t in outer} == {0, 1, 2}
+    first, second = trace(), trace()                                         # they overlap: the first ends first
+    with contextlib.ExitStack() as stack:
+        a = first.__enter__()
+        b = stack.enter_context(second)
+        layer_norm_forward(x, weight, bias)
+        first.__exit__(None, None, None)
+        layer_norm_forward(x, weight, bias)
+    layer_norm_forward(x, weight, bias)
+    assert (len(a), len(b)) == (len(alone), 2 * len(alone)) and sys.gettrace() is None
+
+
+def a_tensor():
+    return Tensor(Key("", "op", 0, "x", 0), "f", 1, np.ones(2))
+
+
+@pytest.mark.parametrize("call, expected, got, advice", [
+    (lambda: trace("vit_nano_patch4_32"), "trace: model: expected a model", "'vit_nano_patch4_32'", "create_model("),
+    (lambda: trace(np.ones((2, 3))), "trace: model: expected a model", "got an array of shape (2, 3)", "create_model("),
+    (lambda: trace(None, np.ones(2)), "trace: copy: expected True or False", "got an array of shape (2,)", "inside the with block"),
+    (lambda: trace(layers="yes"), "trace: layers: expected True or False", "got 'yes'", "inside the with block"),
+    (lambda: trace(boundary=True, layers=True), "expected boundary or layers", "got both", "arguments and results"),
+    (lambda: print_trace(trace()), "print_trace: expected a Trace", "got a GeneratorContextManager", "with trace(model) as tensors"),
+    (lambda: print_trace(compare([], [])), "print_trace: expected a Trace", "got a Comparison", "print_comparison"),
+    (lambda: print_trace([1, 2]), "print_trace: expected a Trace", "got a list of int", "with trace(model)"),
+    (lambda: Trace([1, 2]).save("x.npz"), "save: expected a Trace", "got a Trace of int", "with trace(model)"),
+    (lambda: compare("a.npz", []), "compare: a: expected a Trace", "got 'a.npz'", "Trace.load reads"),
+    (lambda: compare([], Path("b.npz")), "compare: b: expected a Trace", "PosixPath", "Trace.load reads"),
+    (lambda: compare(a_tensor(), []), "compare: a: expected a Trace", "got a Tensor", "put it into a list"),
+    (lambda: print_comparison(Trace()), "expected a Comparison", "got a Trace", "print_trace prints"),
+    (lambda: print_comparison(3), "expected a Comparison", "got 3", "compare(a, b)"),
+    (lambda: print_trace([a_tensor()], io.StringIO()), "console: expected a rich.console.Console", "got a StringIO", "Console(file="),
+    (lambda: Trace().find(3), "find: name: expected a text", "got 3", "find('scores'"),
+    (lambda: Trace().find("x", module=None), "find: module: expected a text", "got None", "find('scores'"),
+    (lambda: Trace().save(3), "save: path: expected the name of a file", "got 3", "'trace.npz'"),
+    (lambda: Trace.load([a_tensor()]), "load: path: expected the name of a file", "got a list of Tensor", "'trace.npz'"),
+])
+def test_17_a_wrong_argument_is_one_sentence(reference, call, expected, got, advice):
+    with pytest.raises(UserError) as error:
+        call()
+    assert expected in str(error.value) and got in str(error.value) and advice in str(error.value), error.value
+    assert sys.gettrace() is None

@@ -44,7 +44,7 @@ def by_block(rows: list[Row]) -> list[Row]:
 
 def run(name, overrides=None, console=None, every_layer=False):
     """Print the table of a preset or family, a row a block, or a row a layer.   overrides: {field: value}"""
-    from .trace import new_table, show
+    from .tables import new_table, show
     layers = summary(name, **(overrides or {}))
     table = new_table("layer", "kind", "output", "parameters", "multiply-adds", "activations")
     for column in table.columns[3:]:
