@@ -15,6 +15,9 @@ const app = {
   views: [], // functions that draw a part of the page
   sizes: new Map(), // root mean squares of steps
   changed: new Set(), // nodes whose values a visitor has changed
+  get isChanged() {
+    return this.changed.size + this.engine.edits.size > 0;
+  },
 
   step() {
     return this.steps[this.at];
@@ -66,7 +69,9 @@ const app = {
   },
 
   draw() {
+    const restore = keepFocus();
     for (const view of this.views) view();
+    restore();
   },
 
   /* Values have changed: bring what depends on these nodes up to date, and draw. */
@@ -133,6 +138,7 @@ window.numpyvit = {
           inverse: !!f.inverse,
         })),
       ),
+      set: !!found.set, // switched off: neither terms nor a copy
       copy: found.copy ? {id: app.stepOf.get(found.copy.node)?.id ?? null, flat: found.copy.flat} : null,
     };
   },

@@ -56,11 +56,7 @@ function formulaText(tree, outer = 0) {
     maximum: "max",
     minimum: "min",
   };
-  return [
-    `${names[tree.op] || tree.op}(`,
-    ...inner.flatMap((c, k) => [...(k ? [", "] : []), ...formulaText(c)]),
-    ")",
-  ];
+  return [`${names[tree.op] || tree.op}(`, ...inner.flatMap((c, k) => [...(k ? [", "] : []), ...formulaText(c)]), ")"];
 }
 
 /* The factors of a term: the value of each, a link where it is a step's, and under it the cell's name. */
@@ -107,7 +103,7 @@ function drawCell() {
   const shape = app.shape(step),
     flat = app.cell,
     value = app.data(step)[flat],
-    {terms, copy} = app.derivation.terms(step.node, flat);
+    {terms, copy, set} = app.derivation.terms(step.node, flat);
   const head = h(
     "div",
     {class: "cell-head"},
@@ -135,12 +131,7 @@ function drawCell() {
         ),
       )
     : null;
-  const parts = [
-    h("h2", {}, "One number"),
-    trail,
-    head,
-    h("p", {class: "meaning"}, meaning(step, flat, axesOf(step))),
-  ];
+  const parts = [h("h2", {}, "One number"), trail, head, h("p", {class: "meaning"}, meaning(step, flat, axesOf(step)))];
   if (isGiven(step)) parts.push(h("p", {class: "note"}, givenText(step)));
   else {
     parts.push(
@@ -167,7 +158,11 @@ function drawCell() {
         h(
           "p",
           {class: "note"},
-          app.engine.nodes[step.node].op === "full" || value === 0 ? "It is zero: nothing was added here." : "",
+          set
+            ? `It is set to ${fmt(value)}: a ${app.engine.edits.get(step.node)?.what} is switched off.`
+            : app.engine.nodes[step.node].op === "full" || value === 0
+              ? "It is zero: nothing was added here."
+              : "",
         ),
       );
     else parts.push(termTable(terms, value));

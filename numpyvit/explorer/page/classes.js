@@ -43,12 +43,12 @@ function classBars(about) {
           "button",
           {
             class: "quiet" + (k === asked ? " target" : ""),
+            style: {"--share": `${100 * p[k]}%`},
             title: k === asked ? "the loss asks for this class" : "let the loss ask for this class",
             onclick: () => askFor(k),
           },
           `${about.classes[k]}${k === asked ? " ←" : ""}`,
         ),
-        h("span", {class: "track"}, h("i", {style: {width: `${100 * p[k]}%`}})),
         h("b", {title: `at first ${percent(app.firstProbabilities[k])}`}, percent(p[k])),
       ]),
     ),

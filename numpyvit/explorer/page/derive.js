@@ -15,9 +15,15 @@ class Derivation {
     return this.engine.get(i)[flat];
   }
 
+  /* Whether a cell is set to a number, because a head or a token is switched off. */
+  isSet(i, flat) {
+    return this.engine.edits.get(i)?.has(flat) ?? false;
+  }
+
   /* The operand cell that a cell of a view, gather, put, concat or where is a copy of: [node, flat], or null. */
   source(i, flat) {
     const {op, args, attrs, shape} = this.engine.nodes[i];
+    if (this.isSet(i, flat)) return null;
     if (op === "gather") return [args[0], this.engine.tables[attrs.table][flat]];
     if (op === "view") {
       const index = unflatten(flat, shape);
@@ -106,10 +112,11 @@ class Derivation {
     }
   }
 
-  /* Terms of one cell: [{value, factors}], which add up to it. Empty where the cell is a copy or is given. */
+  /* Terms of one cell: [{value, factors}], which add up to it. Empty where the cell is a copy, is given, or is set. */
   terms(i, flat) {
     const [node, at] = this.follow(i, flat);
     if (node !== i && this.isStep(node)) return {copy: {node, flat: at}, terms: []};
+    if (this.isSet(node, at)) return {copy: null, terms: [], set: true};
     const {op} = this.engine.nodes[node];
     if (["leaf", "embedded", "const", "full"].includes(op))
       return {copy: node === i ? null : {node, flat: at}, terms: []};
@@ -123,7 +130,7 @@ class Derivation {
     const {op, args, attrs} = this.engine.nodes[i],
       here = {node: i, flat, value: this.value(i, flat)};
     const single = () => [this.term(scale, [...factors, {...here, constant: op === "const" || op === "full"}])];
-    if (!top && this.isStep(i)) return single();
+    if ((!top && this.isStep(i)) || this.isSet(i, flat)) return single();
     const pick = k => this.operand(i, k, flat),
       sums = (node, at) => this.isSum(node, at);
     if (op === "add") return [...this.expand(...pick(0), scale, factors), ...this.expand(...pick(1), scale, factors)];
@@ -175,7 +182,7 @@ class Derivation {
 
   isSum(i, flat) {
     [i, flat] = this.follow(i, flat, false);
-    if (this.isStep(i)) return false;
+    if (this.isStep(i) || this.isSet(i, flat)) return false;
     const {op, args} = this.engine.nodes[i];
     if (["add", "subtract", "sum", "mean", "matmul", "bincount"].includes(op)) return true;
     if (op === "negative") return this.isSum(args[0], flat);
@@ -188,7 +195,7 @@ class Derivation {
   factors(i, flat) {
     [i, flat] = this.follow(i, flat, false);
     const {op} = this.engine.nodes[i];
-    if (!this.isStep(i) && op === "multiply")
+    if (!this.isStep(i) && !this.isSet(i, flat) && op === "multiply")
       return [...this.factors(...this.operand(i, 0, flat)), ...this.factors(...this.operand(i, 1, flat))];
     return [{node: i, flat, value: this.value(i, flat), constant: op === "const" || op === "full"}];
   }
@@ -231,8 +238,8 @@ class Derivation {
     }
     const {op, args, attrs} = this.engine.nodes[i],
       value = this.value(i, flat);
-    if ((!top && this.isStep(i)) || ["leaf", "const", "full", "embedded"].includes(op) || depth > 24)
-      return this.leaf(i, flat);
+    const given = ["leaf", "const", "full", "embedded"].includes(op) || this.isSet(i, flat);
+    if ((!top && this.isStep(i)) || given || depth > 24) return this.leaf(i, flat, top);
     const inner = ([node, at]) => this.formula(node, at, false, depth + 1);
     if (op === "matmul")
       return {op, value, count: this.products(i, flat).length, children: this.products(i, flat)[0].map(inner)};
@@ -249,10 +256,10 @@ class Derivation {
     return {op, value, children: args.map((_, k) => inner(this.operand(i, k, flat)))};
   }
 
-  leaf(i, flat) {
+  leaf(i, flat, top = false) {
     const {op} = this.engine.nodes[i];
     return {
-      op: op === "const" || op === "full" ? "const" : "cell",
+      op: op === "const" || op === "full" || (top && this.isSet(i, flat)) ? "const" : "cell",
       node: i,
       flat,
       value: this.value(i, flat),

@@ -21,6 +21,21 @@ const fill = (element, ...children) =>
     ...children.flat(Infinity).filter(c => c !== null && c !== undefined && c !== false && c !== ""),
   );
 
+/* Parts of the page are built anew when something changes. → a function that gives the focus to the new twin of the
+   element that had it; after a link was followed, to the panel around it, so that Tab goes on there. */
+function keepFocus() {
+  const all = panel => [...panel.querySelectorAll("button, select, input, [tabindex]")],
+    was = document.activeElement,
+    panel = was?.closest("#cell, #photo-panel, #step, #steps"),
+    place = panel && was !== panel ? all(panel).indexOf(was) : -1;
+  return () => {
+    if (!panel || was.isConnected) return;
+    const twin = (was.id && $(was.id)) || all(panel)[place];
+    if (place < 0 || !twin) panel.tabIndex = -1;
+    (place < 0 || !twin ? panel : twin).focus({preventScroll: true});
+  };
+}
+
 /* A number in so many significant digits, with a real minus sign. */
 function fmt(x, digits = 4) {
   if (Number.isNaN(x)) return "NaN";

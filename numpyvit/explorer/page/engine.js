@@ -30,7 +30,7 @@ class Engine {
     for (const step of program.steps) this.kept[step.node] = 1;
     this.values = new Array(n).fill(null);
     this.leaves = arrays.leaves;
-    this.edits = new Map(); // node → function of its fresh values: a head switched off, a token silenced
+    this.edits = new Map(); // node → Map of cell → the number that it is set to: a head or a token is switched off
     this.nodes.forEach((node, i) => {
       if (["leaf", "embedded", "const", "full"].includes(node.op)) {
         this.kept[i] = 1;
@@ -138,9 +138,13 @@ class Engine {
   }
 
   fresh(i, read) {
-    const value = this.evaluate(i, read),
-      edit = this.edits.get(i);
-    return edit ? edit(value.slice()) : value;
+    const edit = this.edits.get(i);
+    if (!edit) return this.evaluate(i, read);
+    const value = this.evaluate(i, read).slice();
+    edit.forEach((x, flat) => {
+      value[flat] = x;
+    });
+    return value;
   }
 
   /* The values of any node; those that were dropped are computed again. */

@@ -96,7 +96,8 @@ function attentionOf(block, g, head, query) {
         const token = tokenOfWindow(g, window, k);
         if (!token) continue;
         weights[token[0] * g.W + token[1]] += w;
-        if (data[start + k] === 0) masked.add(token[0] * g.W + token[1]);
+        const key = token[0] * g.W + token[1];
+        if (data[start + k] === 0 && !isTokenOff(block, key)) masked.add(key);
       } else if (k < keys.prefix) prefix += w;
       else weights[k - keys.prefix] += w;
     }

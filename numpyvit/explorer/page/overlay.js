@@ -13,22 +13,22 @@ function drawOverlay(svg, text, g) {
     W = g.W * pw,
     H = g.H * ph;
   const rolled = photo.rolled,
-    query = photo.hover || photo.query,
+    query = photo.hover || asked(g),
     line = Math.max(W, H) / 400;
   if (photo.mode === "attention" && !rolled) {
     const {weights, prefix, masked} = attentionOf(photo.block, g, photo.head, query),
       {keys} = g,
       most = Math.max(...weights) || 1,
-      kh = H / keys.H,
-      kw = W / keys.W;
+      whole = keys.H === Math.ceil(g.H / keys.stride),
+      [kh, kw] = whole ? [ph * keys.stride, pw * keys.stride] : [H / keys.H, W / keys.W];
     add("rect", {x: 0, y: 0, width: W, height: H, fill: "#000", "fill-opacity": 0.55});
     weights.forEach((w, k) => {
       if (w > 0)
         add("rect", {
           x: (k % keys.W) * kw,
           y: Math.floor(k / keys.W) * kh,
-          width: kw,
-          height: kh,
+          width: Math.min(kw, W - (k % keys.W) * kw),
+          height: Math.min(kh, H - Math.floor(k / keys.W) * kh),
           fill: "#ffd43b",
           "fill-opacity": 0.9 * (w / most) ** 1.5,
           class: "look",
@@ -48,8 +48,8 @@ function drawOverlay(svg, text, g) {
     const best = [...weights.keys()].sort((a, b) => weights[b] - weights[a]).slice(0, 3);
     text.textContent =
       `${photo.block.module.replace(/\.attn$/, "")}, ` +
-      `${photo.head < 0 ? "mean of the heads" : "head " + photo.head}: the token at row ${query[0]}, column ` +
-      `${query[1]} looks at ` +
+      `${photo.head < 0 ? "mean of the heads" : "head " + photo.head}: ` +
+      `${query ? `the token at row ${query[0]}, column ${query[1]}` : "the class token"} looks at ` +
       best.map(k => `(${Math.floor(k / keys.W)}, ${k % keys.W}) ${percent(weights[k])}`).join(", ") +
       (prefix ? `, and ${percent(prefix)} at the class token` : "") +
       "." +
@@ -113,6 +113,7 @@ function drawOverlay(svg, text, g) {
         "stroke-width": 2 * line,
       });
     }
+    if (!rolled) drawSwitchedOff(add, g, line);
     if (query && !rolled)
       add("rect", {
         x: query[1] * pw,
@@ -124,6 +125,24 @@ function drawOverlay(svg, text, g) {
         "stroke-width": 3 * line,
         id: "query",
       });
+  }
+}
+
+/* A cross on every token that is switched off in this block. */
+function drawSwitchedOff(add, g, line) {
+  const [ph, pw] = g.patch,
+    n = g.window ? 1 : g.keys.stride,
+    width = g.window ? g.W : g.keys.W;
+  for (const key of switches.tokens.get(photo.block.module) ?? []) {
+    const k = key - g.keys.prefix,
+      [y, x] = [Math.floor(k / width) * n * ph, (k % width) * n * pw];
+    if (k < 0) continue;
+    add("path", {
+      d: `M${x},${y}l${n * pw},${n * ph}M${x},${y + n * ph}l${n * pw},${-n * ph}`,
+      stroke: "#ff3b6b",
+      "stroke-width": 2 * line,
+      class: "off",
+    });
   }
 }
 

@@ -11,7 +11,7 @@ const photo = {
   brush: 2,
   rolled: 0,
   follow: true,
-  off: new Map(),
+  asClass: false, // the class token is asked about, not photo.query
 };
 
 /* The image's pixels as they are now, 0 to 255, [r, g, b] at a row and a column. */
@@ -65,8 +65,9 @@ function drawPhoto() {
     {
       class: "photo-stage",
       id: "photo",
-      role: "img",
-      "aria-label": `the image ${app.program.about.image}, ${H} × ${W} pixels`,
+      role: "group",
+      tabindex: 0,
+      "aria-label": `the image ${app.program.about.image}, ${H} × ${W} pixels; arrow keys choose a token`,
       style: {"aspect-ratio": `${W} / ${H}`},
     },
     canvas,
@@ -101,8 +102,7 @@ function drawPhoto() {
       stage.setPointerCapture(event.pointerId);
       brushAt(p, canvas);
     } else if (g && !photo.rolled) {
-      photo.query = tokenAt(p);
-      refresh();
+      chooseQuery(tokenAt(p));
     }
   });
   stage.addEventListener("pointerup", () => {
@@ -111,7 +111,17 @@ function drawPhoto() {
       app.edited([app.program.named.pixels]);
     }
   });
-  const about = app.program.about;
+  stage.addEventListener("keydown", event => {
+    const by = {ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0]}[event.key];
+    if (!by || event.shiftKey || !g || photo.rolled) return;
+    event.preventDefault();
+    event.stopPropagation();
+    const size = [g.H, g.W];
+    chooseQuery(photo.query.map((n, axis) => Math.max(0, Math.min(size[axis] - 1, n + by[axis]))));
+    $("live").textContent = $("photo-text").textContent;
+  });
+  const about = app.program.about,
+    restore = keepFocus();
   fill(
     $("photo-panel"),
     h("h2", {}, "The image"),
@@ -137,6 +147,16 @@ function drawPhoto() {
     text,
   );
   refresh();
+  restore();
+}
+
+/* Ask about another token, [row, column]. */
+function chooseQuery(token) {
+  photo.query = token;
+  photo.asClass = false;
+  switches.message = "";
+  photo.hover = null;
+  drawPhoto();
 }
 
 /* The row of controls under the image. */
@@ -168,7 +188,7 @@ function controls(g, blocks) {
         ),
       ),
       "Draw on the image; everything is computed again.",
-      app.changed.size ? h("button", {class: "quiet", onclick: resetAll}, "undo all") : null,
+      app.isChanged ? h("button", {class: "quiet", onclick: resetAll}, "undo all") : null,
     );
   if (photo.mode === "gradient" || !g)
     return h(
@@ -176,8 +196,7 @@ function controls(g, blocks) {
       {class: "photo-row"},
       photo.mode === "gradient" ? "Red: a brighter pixel raises the loss. Blue: it lowers the loss." : "",
     );
-  const block = photo.block,
-    name = b => b.module.replace(/\.attn$/, "");
+  const block = photo.block;
   return [
     h(
       "div",
@@ -198,7 +217,7 @@ function controls(g, blocks) {
               drawPhoto();
             },
           },
-          blocks.map((b, k) => h("option", {value: k, selected: b === block}, name(b))),
+          blocks.map((b, k) => h("option", {value: k, selected: b === block}, blockName(b))),
         ),
       ),
       g.window?.shift
@@ -209,52 +228,7 @@ function controls(g, blocks) {
           )
         : null,
     ),
-    photo.mode === "attention"
-      ? h(
-          "div",
-          {class: "photo-row"},
-          h("span", {}, "head"),
-          h(
-            "span",
-            {class: "heads"},
-            h(
-              "button",
-              {
-                "aria-pressed": String(photo.head < 0),
-                onclick: () => {
-                  photo.head = -1;
-                  drawPhoto();
-                },
-              },
-              "mean",
-            ),
-            [...Array(block.shape[1]).keys()].map(n =>
-              h(
-                "button",
-                {
-                  "aria-pressed": String(photo.head === n),
-                  onclick: () => {
-                    photo.head = n;
-                    drawPhoto();
-                  },
-                },
-                n,
-              ),
-            ),
-          ),
-          photo.head >= 0 && typeof switchHead === "function"
-            ? h(
-                "button",
-                {
-                  class: "quiet",
-                  "aria-pressed": String(isOff(block, photo.head)),
-                  onclick: () => switchHead(block, photo.head),
-                },
-                isOff(block, photo.head) ? "head is off" : "switch this head off",
-              )
-            : null,
-        )
-      : null,
+    photo.mode === "attention" ? attentionControls(block, g) : null,
   ];
 }
 

@@ -76,7 +76,7 @@ function proof() {
         )
       : null,
     embedded ? h("span", {}, `${embedded} arrays are recorded values that the page cannot compute.`) : null,
-    app.changed.size
+    app.isChanged
       ? h(
           "span",
           {class: "bad", id: "changed"},

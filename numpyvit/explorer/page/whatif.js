@@ -1,5 +1,5 @@
 "use strict";
-/* What if: a weight, a pixel or a head is changed, everything is computed again, and the gradient is held against
+/* What if: a weight or a pixel is changed, everything is computed again, and the gradient is held against
    the loss's slope. */
 
 /* A given array that may be changed; its first values are kept for "undo". */
@@ -19,7 +19,8 @@ async function resetAll() {
   app.first.clear();
   app.changed.clear();
   app.engine.edits.clear();
-  photo.off.clear();
+  switches.heads.clear();
+  switches.tokens.clear();
   await app.edited(nodes);
 }
 
@@ -94,7 +95,7 @@ function whatIfCell(step, flat) {
     chart,
     slider,
     table,
-    app.changed.size ? h("button", {class: "quiet", onclick: resetAll}, "undo all changes") : null,
+    app.isChanged ? h("button", {class: "quiet", onclick: resetAll}, "undo all changes") : null,
     updated
       ? h(
           "p",
@@ -178,29 +179,4 @@ function drawChart(box, samples, value, loss, slope, low, high, now, real) {
       ),
     ),
   );
-}
-
-/* Heads: the output of attention is set to zero for one head, and so is the gradient that comes back to it. */
-const isOff = (block, head) => photo.off.get(block.module)?.has(head) ?? false;
-async function switchHead(block, head) {
-  const off = photo.off.get(block.module) ?? new Set();
-  off.has(head) ? off.delete(head) : off.add(head);
-  photo.off.set(block.module, off);
-  const [first, nh] = block.shape,
-    nodes = [];
-  for (const call of app.program.calls) {
-    const name = {attention_forward: "y", attention_backward: "dy"}[call.function];
-    if (call.module !== block.module || !name) continue;
-    const node = call.bindings.findLast(b => b[1] === name)[2],
-      shape = app.engine.shape(node),
-      cells = shape[2] * shape[3];
-    app.engine.edits.set(node, values => {
-      for (let b = 0; b < first; b++)
-        for (const k of off) values.fill(0, (b * nh + k) * cells, (b * nh + k + 1) * cells);
-      return values;
-    });
-    nodes.push(node);
-  }
-  if (off.size) app.changed.add(block.step.node);
-  await app.edited(nodes);
 }
