@@ -28,14 +28,20 @@ def add_evaluate(commands):
     p.add_argument("--data", metavar="NAME", help="the data set to score weights on; a run knows its own")
     p.add_argument("--data-dir", metavar="DIR", help="where the files of the data set are now")
     p.add_argument("--threads", type=positive, metavar="N", help="default: one a core")
+    p.add_argument("--confusion", metavar="FILE", help="draw the confusion matrix: .png, .svg or .pdf")
+    p.add_argument("--mistakes", metavar="FILE",
+                   help="draw the wrong images of which the model is surest: .png, .svg or .pdf")
     add_tta(p)
     p.set_defaults(run=run_evaluate)
 
 
 def run_evaluate(args):
-    """Print accuracy, accuracy by class and the confusion matrix."""
+    """Print accuracy, accuracy by class and the confusion matrix; draw what is asked for."""
+    from ..inspection.plots import check_can_save
     from ..runs.classifier import Classifier, confusion_matrix, top_accuracy
     from ..training.ranks import world
+    for path in filter(None, (args.confusion, args.mistakes)):
+        check_can_save(path)
     classifier = Classifier(args.path)
     images, labels, what, notice = images_to_score(classifier, args)
     place = f"step {classifier.step} of {classifier.run.path}" if classifier.run else args.path
@@ -54,6 +60,21 @@ def run_evaluate(args):
     for name, row, hits in zip(names, matrix, matrix.diagonal()):
         share = f"{hits / row.sum():.1%}" if row.sum() else "-"
         print(f"{name:<{width}}  {share:>7}  " + " ".join(f"{count or '·':>{cell}}" for count in row))
+    if world().rank == 0:
+        draw_scores(args, classifier.classes, matrix, images, labels, logits)
+
+
+def draw_scores(args, classes, matrix, images, labels, logits):
+    """Write the figures that --confusion and --mistakes ask for, and say where they are."""
+    from ..inspection import plots
+    from ..ops.softmax import softmax_forward
+    if args.confusion:
+        plots.save(plots.plot_confusion(matrix, classes), args.confusion)
+        print(f"confusion matrix: {args.confusion}")
+    if args.mistakes:
+        probabilities, _ = softmax_forward(logits.astype(float))
+        plots.save(plots.plot_mistakes(images, labels, probabilities, classes), args.mistakes)
+        print(f"mistakes: {args.mistakes}")
 
 
 def images_to_score(classifier, args):

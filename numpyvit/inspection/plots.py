@@ -1,4 +1,6 @@
-"""Figures of what attention.py computes. Each function returns a Matplotlib Figure; save(figure, path) writes it.
+"""Figures of what attention.py computes, and of a classifier's answers to labelled images.
+
+Each function returns a Matplotlib Figure; save(figure, path) writes it.
 
 Images are (C, H, W) uint8, as read_image gives them. Matplotlib is an extra: pip install matplotlib
 """
@@ -25,18 +27,26 @@ def new_figure(width, height):
 
 def save(figure, path):
     """Write the figure in the format of the path's suffix, .png, .svg or .pdf, and make its folder if there is none."""
-    suffix = os.path.splitext(path)[1].lower()
-    if suffix not in (".png", ".svg", ".pdf"):
-        raise UserError(f"{path}: expected a name that ends in .png, .svg or .pdf")
+    check_can_save(path)
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     figure.savefig(path, dpi=120)
 
 
-def panels(count, title, side=2.1, columns=None, right=0.9, minimum=4.5, top=0.75):
-    """A figure with room for count square panels and a colour bar   →   figure, [axes]"""
+def check_can_save(path):
+    """Raise UserError where save would, or where Matplotlib is missing: before something long is computed."""
+    if os.path.splitext(path)[1].lower() not in (".png", ".svg", ".pdf"):
+        raise UserError(f"{path}: expected a name that ends in .png, .svg or .pdf")
+    new_figure(1, 1)
+
+
+def panels(count, title, side=2.1, columns=None, right=0.9, minimum=4.5, top=0.75, words=0.25):
+    """A figure with room for count square panels and a colour bar   →   figure, [axes]
+
+    side, right, minimum, top, words: inches of a panel, for the bar, of the width, for the title, for a panel's words
+    """
     columns = columns or (count if count <= 6 else math.ceil(math.sqrt(count * 1.5)))
     rows = math.ceil(count / columns)
-    figure = new_figure(max(columns * side + right, minimum), rows * (side + 0.25) + top)
+    figure = new_figure(max(columns * side + right, minimum), rows * (side + words) + top)
     figure.suptitle(title, fontsize=11)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for a in axes:
@@ -199,4 +209,74 @@ def plot_saliency(image, values, title="saliency"):
     drawn = axes[1].imshow(values, cmap=HEAT, vmin=0)
     axes[1].set_title("largest effect of each pixel", fontsize=9)
     colour_bar(figure, drawn, axes, "|∂logit / ∂pixel|, pixels normalised")
+    return figure
+
+
+# --- a classifier's answers
+
+def plot_confusion(matrix, classes, title=None):
+    """How often class i (row) was taken for class j (column), coloured by the share of row i; counts up to 20 classes.
+
+    matrix (K, K) counts, as runs.classifier.confusion_matrix makes it   classes [K names]   →   Figure
+    Raises UserError for another shape.
+    """
+    matrix, K = np.asarray(matrix), len(classes)
+    if matrix.shape != (K, K):
+        raise UserError(f"matrix: expected shape ({K}, {K}) for {K} classes, got {matrix.shape}")
+    from matplotlib.colors import PowerNorm
+    totals, hits = matrix.sum(axis=1), matrix.diagonal()
+    share = matrix / np.maximum(totals, 1)[:, None]
+    side = min(max(1.5 + 0.42 * K, 4), 14)
+    figure = new_figure(side + 2.2, side + 0.4)
+    axes = figure.subplots()
+    drawn = axes.imshow(share, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1))        # rare confusions are visible
+    size = min(8, 72 * side / K / 2)
+    if size >= 3:
+        names = [name if len(name) <= 20 else name[:19] + "…" for name in map(str, classes)]
+        own = [f"{hit / total:.0%}" if total else "-" for hit, total in zip(hits, totals)]
+        axes.set_xticks(range(K), names, fontsize=size, rotation=90 if max(map(len, names)) > 3 else 0)
+        axes.set_yticks(range(K), [f"{name} {part}" for name, part in zip(names, own)], fontsize=size)
+    for i, j in np.argwhere(matrix) if K <= 20 else ():
+        axes.text(j, i, f"{matrix[i, j]:,}", ha="center", va="center", fontsize=7,
+                  color="white" if share[i, j] > 0.4 else "black")
+    right = f"{hits.sum():,} of {totals.sum():,} images right"
+    axes.set(title=title or f"confusion matrix, {right}", xlabel="predicted class",
+             ylabel="true class" + (", accuracy" if size >= 3 else ""))
+    colour_bar(figure, drawn, [axes], "share of the true class's images", fraction=0.05)
+    return figure
+
+
+def worst_mistakes(labels, probabilities, most=24):
+    """Which images are classified wrongly: up to `most` indices, those of the most probable wrong class first.
+
+    labels (n,)   probabilities (n, K)
+    """
+    predicted = probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(predicted != labels)
+    return wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:most]
+
+
+def plot_mistakes(images, labels, probabilities, classes, most=24):
+    """The wrongly classified images of which the model is surest, a panel each, with its number among the images.
+
+    images (n, C, H, W) uint8   labels (n,)   probabilities (n, K)   classes [K names]   →   Figure
+    Raises UserError for shapes that do not fit each other.
+    """
+    labels, probabilities = np.asarray(labels), np.asarray(probabilities)
+    if probabilities.shape != (len(labels), len(classes)) or len(images) != len(labels):
+        raise UserError(f"mistakes: expected as many labels as images and probabilities ({len(images)}, {len(classes)})"
+                        f", got {len(labels)} labels and {probabilities.shape}")
+    predicted = probabilities.argmax(axis=1)
+    worst, count = worst_mistakes(labels, probabilities, most), int((predicted != labels).sum())
+    title = f"{count:,} of {len(labels):,} images are wrong"
+    if not count:
+        figure = new_figure(6, 0.6)
+        figure.suptitle(title, fontsize=11)
+        return figure
+    title += "" if count == len(worst) else f"; the model is surest of these {len(worst)}"
+    figure, axes = panels(len(worst), title, 1.75, min(6, len(worst)), right=0.1, minimum=5.5, words=0.5)
+    for a, i in zip(axes, worst):
+        guess, truth = classes[predicted[i]], classes[labels[i]]
+        show_image(a, images[i], f"{guess} {probabilities[i, predicted[i]]:.0%}\nis {truth}")
+        a.set_xlabel(f"image {i}", fontsize=7)
     return figure

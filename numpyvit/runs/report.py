@@ -67,7 +67,7 @@ def curves_part(run):
 
 
 def confusion_part(classifier, probabilities, labels):
-    """The confusion matrix as a table."""
+    """The confusion matrix as a figure, and its counts as a table."""
     classes = [html.escape(name) for name in classifier.classes]
     matrix = confusion_matrix(labels, probabilities.argmax(axis=1), len(classes))
     rows = ["<tr><th>true class<th>accuracy" + "".join(f"<th>{name}" for name in classes)]
@@ -75,26 +75,14 @@ def confusion_part(classifier, probabilities, labels):
         share = f"{row[k] / row.sum():.1%}" if row.sum() else "-"
         cells = "".join(f"<td class={'own' if j == k else 'other'}>{count or '·'}" for j, count in enumerate(row))
         rows.append(f"<tr><th>{name}<td>{share}{cells}")
-    return "<h2>Confusion matrix</h2><p>Columns are predicted classes.</p><table>" + "\n".join(rows) + "</table>"
+    figure = picture(plots.plot_confusion(matrix, classifier.classes), "confusion matrix")
+    return (f"<h2>Confusion matrix</h2>{figure}<details><summary>all counts; columns are predicted classes</summary>"
+            "<table>" + "\n".join(rows) + "</table></details>")
 
 
 def mistakes_part(classifier, images, labels, probabilities):
     """The wrong images whose predicted class is the most probable."""
-    from matplotlib.figure import Figure
-    predicted = probabilities.argmax(axis=1)
-    wrong = np.flatnonzero(predicted != labels)
-    worst = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")][:MISTAKES]
-    if not len(worst):
-        return "<h2>Worst mistakes</h2><p>There is none.</p>"
-    rows = -(-len(worst) // 6)
-    figure = Figure(figsize=(11, 2.2 * rows), layout="constrained")
-    for axes in figure.subplots(rows, 6, squeeze=False).ravel():
-        axes.set_axis_off()
-    for axes, i in zip(figure.axes, worst):
-        axes.imshow(images[i].transpose(1, 2, 0).squeeze(), cmap="gray", vmin=0, vmax=255)
-        share = probabilities[i, predicted[i]]
-        guess, truth = classifier.classes[predicted[i]], classifier.classes[labels[i]]
-        axes.set_title(f"{guess} {share:.0%}\nis {truth}", fontsize=8)
+    figure = plots.plot_mistakes(images, labels, probabilities, classifier.classes, MISTAKES)
     return "<h2>Worst mistakes</h2>" + picture(figure, "wrong images, their predicted and their true class")
 
 
