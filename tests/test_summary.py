@@ -13,7 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import numpyvit
 import torch_models
 from numpyvit.models import FAMILIES, model_config
-from numpyvit.inspection.summary import amount, by_block, run, summary
+from numpyvit.cli import main as cli
+from numpyvit.inspection.summary import COUNTED, amount, by_block, run, summary
 
 SMALL = [("vit_tiny_patch4_32", {}), ("vit_nano_patch4_32", {"pos_embed": "none"}), ("vit_nano_conv_32", {}), ("swin_nano_patch2_window4_32", {}),
          ("swin_mini_patch2_window4_32", {"num_classes": 7}), ("cvt_nano_32", {}), ("cvt_tiny_32", {"cls_token": True}),
@@ -92,6 +93,21 @@ def test_table():
     assert "stage1.blocks.3" in text and f"{numpyvit.count_parameters('cvt_nano_32', num_classes=3):,}" in text
     run("cvt_nano_32", console=Console(file=out), every_layer=True)
     assert "stage0.blocks.0.attn.conv_proj_k.bn" in out.getvalue()
+
+
+def test_20_models_and_summary_print_the_same_counts_and_say_what_they_count(capsys):
+    """Every preset: the row of models ends with the total of summary, and both say that these are multiply-adds."""
+    assert cli.main(["models"]) == 0
+    table, _, sentence = capsys.readouterr().out.strip().rpartition("\n\n")
+    assert sentence == COUNTED and "multiply-adds" in COUNTED and "two FLOPs" in COUNTED
+    rows = dict(line.split(maxsplit=1) for line in table.splitlines()[1:])
+    assert rows.keys() == set(numpyvit.list_models())
+    for name in rows:
+        out = io.StringIO()
+        run(name, console=Console(file=out, width=150))
+        (total,) = [line for line in out.getvalue().splitlines() if line.split()[:1] == [name]]
+        _, parameters, macs = rows[name].split(maxsplit=2)
+        assert total.split()[1:4] == [parameters, *macs.split()] and COUNTED in " ".join(out.getvalue().split())
 
 
 @pytest.mark.parametrize("n, text", [(0, ""), (1, "1.00"), (999, "999"), (1000, "1.00 k"), (1234567, "1.23 M"), (55_000_000, "55.0 M")])

@@ -40,7 +40,7 @@ def add_models(commands):
 def run_models(args):
     """Print the presets that match."""
     from ..inspection.flops import multiply_adds
-    from ..inspection.summary import amount
+    from ..inspection.summary import COUNTED, amount
     from ..models import count_parameters, list_models, model_config
     from ..module import pair
     names = list_models(args.pattern)
@@ -53,6 +53,7 @@ def run_models(args):
         size = "×".join(map(str, pair(config.img_size)))
         macs = amount(multiply_adds(family, config), 1000, "", "k", "M", "G", "T")
         print(f"{name:<{width}}  {size:>9}  {count_parameters(name):>12,}  {macs:>13}")
+    print(f"\n{COUNTED}")
 
 
 def add_gradcheck(commands):

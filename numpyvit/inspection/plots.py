@@ -149,8 +149,13 @@ def plot_distances(distances, title="mean attention distance"):
 
 
 def plot_position_similarity(similarity, title="position embeddings: cosine similarity", most=8):
-    """similarity (H, W, H, W) of position_similarity: a panel a patch, at most `most` rows and columns of them"""
+    """similarity (H, W, H, W) of position_similarity: a panel a patch, at most `most` rows and columns of them
+
+    The colours span the values between different patches: a patch's similarity with itself is 1 and lies above them.
+    """
     H, W = similarity.shape[:2]
+    others = similarity.reshape(H * W, H * W)[~np.eye(H * W, dtype=bool)]
+    low, high = (others.min(), others.max()) if len(others) else (-1, 1)
     rows, columns = (np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int)) for n in (H, W))
     figure = new_figure(0.72 * len(columns) + 2.0, 0.72 * len(rows) + 1.2)
     figure.suptitle(title, fontsize=11)
@@ -158,7 +163,7 @@ def plot_position_similarity(similarity, title="position embeddings: cosine simi
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
     for i, y in enumerate(rows):
         for j, x in enumerate(columns):
-            drawn = axes[i, j].imshow(similarity[y, x], cmap="viridis", vmin=-1, vmax=1)
+            drawn = axes[i, j].imshow(similarity[y, x], cmap="viridis", vmin=low, vmax=high)
             axes[i, j].set(xticks=[], yticks=[])
             if j == 0:
                 axes[i, j].set_ylabel(str(y), fontsize=8)
@@ -166,7 +171,8 @@ def plot_position_similarity(similarity, title="position embeddings: cosine simi
                 axes[i, j].set_xlabel(str(x), fontsize=8)
     figure.supxlabel("column of the patch", fontsize=9)
     figure.supylabel("row of the patch", fontsize=9)
-    colour_bar(figure, drawn, axes.ravel(), "cosine")
+    colour_bar(figure, drawn, axes.ravel(), "cosine of two different patches; that of a patch with itself is 1",
+               extend="max" if high < 1 else "neither")
     return figure
 
 

@@ -12,6 +12,8 @@ from ..models import FAMILIES, model_config
 from ..models.rows import Row, added
 from ..module import Model
 
+COUNTED = "multiply-adds: of products and convolutions, one image forward; each is two FLOPs"
+
 
 def summary(model: Model | str, dtype: str = "float32", **overrides) -> list[Row]:
     """The layers of a model in the order of its forward pass.
@@ -54,7 +56,7 @@ def run(name, overrides=None, console=None, every_layer=False):
     table.columns[0].footer = name
     for column, number in zip(table.columns[3:], numbers(added(layers, name))):
         column.footer = number
-    table.show_footer = True
+    table.show_footer, table.caption, table.caption_justify = True, COUNTED, "left"
     show(table, console)
 
 
