@@ -31,8 +31,8 @@ def run_summary(args):
 def add_models(commands):
     """Add the command models."""
     p = commands.add_parser("models", help="list the presets",
-                            description="List the presets: image size, parameters, multiply-adds of a forward pass, as "
-                                        "numpyvit summary counts them.")
+                            description="List the presets: image size, parameters, multiply-adds of one image's "
+                                        "forward pass, as numpyvit summary counts them: of products and convolutions.")
     p.add_argument("pattern", nargs="?", default="*", help="of names, such as 'vit*32'")
     p.set_defaults(run=run_models)
 
@@ -40,20 +40,19 @@ def add_models(commands):
 def run_models(args):
     """Print the presets that match."""
     from ..inspection.flops import multiply_adds
-    from ..inspection.summary import COUNTED, amount
+    from ..inspection.summary import amount
     from ..models import count_parameters, list_models, model_config
     from ..module import pair
     names = list_models(args.pattern)
     if not names:
         raise ValueError(f"no model matches {args.pattern!r}; numpyvit models lists all")
     width = max(map(len, names))
-    print(f"{'model':<{width}}  {'image':>9}  {'parameters':>12}  {'multiply-adds':>13}")
+    print(f"{'model':<{width}}  {'image':>9}  {'parameters':>12}  multiply-adds, each two FLOPs")
     for name in names:
         family, config = model_config(name)
         size = "×".join(map(str, pair(config.img_size)))
         macs = amount(multiply_adds(family, config), 1000, "", "k", "M", "G", "T")
         print(f"{name:<{width}}  {size:>9}  {count_parameters(name):>12,}  {macs:>13}")
-    print(f"\n{COUNTED}")
 
 
 def add_gradcheck(commands):

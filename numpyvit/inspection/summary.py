@@ -12,7 +12,7 @@ from ..models import FAMILIES, model_config
 from ..models.rows import Row, added
 from ..module import Model
 
-COUNTED = "multiply-adds: of products and convolutions, one image forward; each is two FLOPs"
+COUNTED = "multiply-adds: of products and convolutions, one image forward; each two FLOPs"
 
 
 def summary(model: Model | str, dtype: str = "float32", **overrides) -> list[Row]:
