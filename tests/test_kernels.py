@@ -13,7 +13,7 @@ from numba import njit
 
 import cases
 from numpyvit import functional as F
-from numpyvit.kernels import fast_math
+from numpyvit.kernels import fast_math, winograd
 from test_ops import DEFINITIONS
 
 EPS = float(np.finfo(np.float32).eps)
@@ -64,24 +64,76 @@ def test_every_geometry(case):
         assert all(cases.error(got[name], want[name], 1e-10) <= 1e-10 for name in want), (kernel, H, W, stride, padding)
 
 
+def wide_conv(rng, B, H, W, padding, Cin=32, Cout=33):
+    """A 3×3 convolution with stride 1 that is wide enough for winograd.py: the pair's arguments."""
+    arrays = dict(x=rng.normal(size=(B, H, W, Cin)), weight=rng.normal(size=(Cout, Cin, 3, 3)), bias=rng.normal(size=Cout))
+    return arrays, dict(stride=1, padding=padding), rng.normal(size=(B, H + 2 * padding - 2, W + 2 * padding - 2, Cout))
+
+
+@pytest.mark.skipif(F.REFERENCE, reason="no kernels are bound")
+def test_winograd_of_every_geometry():
+    """Odd and even maps, every padding, and batches of several parts; the padding's zeros get no gradient."""
+    rng = np.random.default_rng(0)
+    for H, W, padding in itertools.product(range(1, 7), range(1, 7), (0, 1, 2, 3)):
+        if min(H, W) + 2 * padding >= 3:
+            arrays, others, dy = wide_conv(rng, 150 if (H, W, padding) == (3, 4, 1) else 2, H, W, padding)
+            assert isinstance(F.conv2d_forward(**arrays, **others)[1][0], winograd.WinogradCache)
+            got, want = run((F.conv2d_forward, F.conv2d_backward), arrays, others, dy), run(DEFINITIONS["conv2d"], arrays, others, dy)
+            assert all(cases.error(got[name], want[name], 1e-10) <= 1e-10 for name in want), (H, W, padding)
+
+
+@pytest.mark.skipif(F.REFERENCE, reason="no kernels are bound")
+@pytest.mark.parametrize("H, C", [(6, 192), (8, 128), (16, 64)])
+def test_winograd_in_float32(H, C, figures):
+    """At the widths of the presets."""
+    rng = np.random.default_rng(0)
+    arrays, others, dy = wide_conv(rng, 4, H, H, 1, C, C)
+    arrays, dy = cases.as_dtype(arrays, np.float32), cases.as_dtype({"dy": dy}, np.float32)
+    used = share_of_budget((F.conv2d_forward, F.conv2d_backward), "conv2d", arrays, others, dy, rng)
+    figures.add(**used)
+    assert max(used.values()) <= 1, used
+
+
+@pytest.mark.skipif(F.REFERENCE, reason="no kernels are bound")
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_winograd_spreads_no_nan(value):
+    """From any pixel of x or dy, to y and dx: as in the definition."""
+    for i, j in itertools.product(range(5), range(6)):
+        arrays, others, dy = wide_conv(np.random.default_rng(0), 2, 5, 6, 1)
+        arrays["x"][0, i, j, 5] = dy[1, i, j, 7] = value
+        with np.errstate(all="ignore"):
+            got, want = run((F.conv2d_forward, F.conv2d_backward), arrays, others, dy), run(DEFINITIONS["conv2d"], arrays, others, dy)
+        assert all(np.array_equal(np.isfinite(got[name]), np.isfinite(want[name])) for name in ("y", "dx"))
+
+
 @every_kernel
 @given(data=st.data())
 def test_float32(case, data, figures):
-    """err(kernel) ≤ 2 · err(NumPy float32) + what an ulp of every input costs + an ulp of the result
+    """No kernel uses more than its budget of error."""
+    arrays, others, d = data.draw(cases.draws(case))
+    arrays, others = cases.as_dtype(arrays, np.float32), cases.as_dtype(others, np.float32)
+    with np.errstate(all="ignore"):
+        dy = cases.as_dtype({"dy": d.array(*np.shape(DEFINITIONS[case.name][0](**arrays, **others)[0]))}, np.float32)
+    used = share_of_budget(KERNELS[case], case.name, arrays, others, dy, d.rng)
+    figures.add(**used)
+    assert max(used.values()) <= 1, used
+
+
+def share_of_budget(kernel, name_of_op, arrays, others, dy, rng):
+    """{name: err(kernel) / budget} of y and every gradient, in float32:
+
+    budget = 2 · err(NumPy float32) + what an ulp of every input costs + an ulp of the result
 
     The second term is the conditioning: with logits of 1e4, or a row that is constant, one ulp moves the result by far more
     than one, and which of two float32 programs comes closer is luck. Where one rounding decides, that of the definition is luck
     too: its error is the worst at these inputs and at three an ulp away.
     """
-    arrays, others, d = data.draw(cases.draws(case))
-    arrays, others = cases.as_dtype(arrays, np.float32), cases.as_dtype(others, np.float32)
-    with np.errstate(all="ignore"):
-        dy = cases.as_dtype({"dy": d.array(*np.shape(DEFINITIONS[case.name][0](**arrays, **others)[0]))}, np.float32)
-    got = run(KERNELS[case], arrays, others, dy["dy"])
-    near = [(arrays, dy), *((an_ulp_off(arrays, d.rng), an_ulp_off(dy, d.rng)) for _ in range(3))]
-    naive = [run(DEFINITIONS[case.name], inputs, others, up["dy"]) for inputs, up in near]
+    definition = DEFINITIONS[name_of_op]
+    got = run(kernel, arrays, others, dy["dy"])
+    near = [(arrays, dy), *((an_ulp_off(arrays, rng), an_ulp_off(dy, rng)) for _ in range(3))]
+    naive = [run(definition, inputs, others, up["dy"]) for inputs, up in near]
     in_float64 = [[cases.as_dtype(part, np.float64) for part in (inputs, others, up)] for inputs, up in near]
-    exact, *nearby = exacts = [run(DEFINITIONS[case.name], *inputs, up["dy"]) for *inputs, up in in_float64]
+    exact, *nearby = exacts = [run(definition, *inputs, up["dy"]) for *inputs, up in in_float64]
     used = {}
     for name, want in exact.items():
         if want is None:
@@ -94,8 +146,7 @@ def test_float32(case, data, figures):
         size = max(norm(want), floor)
         budget = 2 * allowed + ulp + EPS * size
         used[name] = distance / budget if budget else 0.0
-    figures.add(**used)
-    assert max(used.values()) <= 1, used                                     # the share of its budget that each result uses
+    return used
 
 
 def an_ulp_off(inputs, rng):

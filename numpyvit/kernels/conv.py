@@ -1,38 +1,59 @@
-"""The definition's products. The rows are gathered and scattered in runs of kw·Cin numbers, and nothing is padded."""
+"""The definition's products. The rows are gathered and scattered in runs of kw·Cin numbers, and nothing is padded.
+
+3×3 kernels with stride 1 between many channels go another way, with fewer multiplications: winograd.py.
+"""
 import numpy as np
 from numba import njit
 
 from ..ops.conv import kernel_matrix, output_size
 from .fast_math import LOOP
 from .linear import add_rows, add_to_rows
+from .winograd import WinogradCache, winograd, winograd_backward
+
+LEAST = 32                                           # channels from which winograd.py is faster
 
 
 def conv2d_forward(x, weight, bias=None, stride=1, padding=0):
+    if (*weight.shape[2:], stride) == (3, 3, 1) and min(weight.shape[:2]) >= LEAST:
+        y, cache = winograd(x, weight, padding)
+    else:
+        y, cache = by_rows(x, weight, stride, padding)
+    if bias is not None:
+        add_to_rows(bias, y.reshape(-1, len(weight)))                        # y = y + bias, without the copy
+    return y, (cache, bias is not None)
+
+
+def conv2d_backward(dy, cache):
+    cache, has_bias = cache
+    dy, dbias = np.ascontiguousarray(dy), None
+    if has_bias:
+        dbias = np.zeros(dy.shape[3], dy.dtype)
+        add_rows(dy.reshape(-1, dy.shape[3]), dbias)                         # dbias = dy.sum(positions)
+    dx, dweight = (winograd_backward if isinstance(cache, WinogradCache) else by_rows_backward)(dy, cache)
+    return dx, dweight, dbias
+
+
+def by_rows(x, weight, stride, padding):
+    """The definition's way: y = rows · Wᵀ, without a bias.   →   y, cache"""
     B, H, W, Cin = x.shape
     Cout, _, kh, kw = weight.shape
     Ho, Wo = output_size(H, kh, stride, padding), output_size(W, kw, stride, padding)
     rows = np.empty((B, Ho, Wo, kh, kw * Cin), x.dtype)
     gather(np.ascontiguousarray(x).reshape(B, H, W * Cin), Cin, stride, padding, rows)
     rows = rows.reshape(B * Ho * Wo, -1)
-    y = rows @ kernel_matrix(weight).T
-    if bias is not None:
-        add_to_rows(bias, y)                                                 # y = y + bias, without the copy
-    return y.reshape(B, Ho, Wo, Cout), (rows, weight, bias is not None, x.shape, stride, padding)
+    return (rows @ kernel_matrix(weight).T).reshape(B, Ho, Wo, Cout), (rows, weight, x.shape, stride, padding)
 
 
-def conv2d_backward(dy, cache):
-    rows, weight, has_bias, x_shape, stride, padding = cache
+def by_rows_backward(dy, cache):
+    """dx = col2im(dy · W),   dweight = dyᵀ · rows"""
+    rows, weight, x_shape, stride, padding = cache
     (B, H, W, Cin), (_, Ho, Wo, Cout), (kh, kw) = x_shape, dy.shape, weight.shape[2:]
-    dy_rows = np.ascontiguousarray(dy).reshape(-1, Cout)
-    dbias = None
-    if has_bias:
-        dbias = np.zeros(Cout, dy.dtype)
-        add_rows(dy_rows, dbias)                                             # dbias = dy.sum(positions)
+    dy_rows = dy.reshape(-1, Cout)
     dweight = (dy_rows.T @ rows).reshape(Cout, kh, kw, Cin).transpose(0, 3, 1, 2)
     drows = dy_rows @ kernel_matrix(weight)
     dx = np.zeros((B, H, W * Cin), dy.dtype)
     scatter(drows.reshape(B, Ho, Wo, kh, kw * Cin), Cin, stride, padding, dx)
-    return dx.reshape(x_shape), dweight, dbias
+    return dx.reshape(x_shape), dweight
 
 
 @njit(**LOOP)
