@@ -77,6 +77,42 @@ def test_terms_add_up_and_links_hold(name, browser, pages):
     assert found["bad"] == [] and found["cells"] > 4000 and found["terms"] > 10000, found
 
 
+FORMULAS = """(() => {
+  const two = {add: (a, b) => a + b, subtract: (a, b) => a - b, multiply: (a, b) => a * b, divide: (a, b) => a / b, maximum: Math.max,
+    minimum: Math.min, power: Math.pow, greater: (a, b) => +(a > b), equal: (a, b) => +(a === b), copy: a => a, negative: a => -a,
+    exp: Math.exp, log: Math.log, sqrt: Math.sqrt, tanh: Math.tanh, absolute: Math.abs, where: (c, a, b) => c ? a : b};
+  const bad = [];
+  let lines = 0, checked = 0;
+  const close = (a, b) => Object.is(a, b) || a === b || Math.abs(a - b) <= 1e-9 * (Math.abs(a) + Math.abs(b)) + 1e-14;
+  const visit = (t, where) => {
+    t.children.forEach(c => visit(c, where));
+    if (t.op === "cell" && app.engine.get(t.node)[t.flat] !== t.value && t.value === t.value) bad.push(`${where}: a cell of ${t.node}`);
+    if (t.op in two && Number.isFinite(t.value)) {
+      checked++;
+      if (!close(two[t.op](...t.children.map(c => c.value)), t.value)) bad.push(`${where}: ${t.op}`);
+    }
+  };
+  for (const s of app.steps) {
+    const x = app.data(s), every = Math.max(1, Math.floor(x.length / 25));
+    for (let flat = 0; flat < x.length; flat += every, lines++) {
+      const tree = app.derivation.formula(s.node, flat);
+      if (!Object.is(tree.value, x[flat])) bad.push(`${s.id} ${flat}: ${tree.value} is not ${x[flat]}`);
+      visit(tree, `${s.id} ${flat}`);
+      formulaText(tree);
+    }
+  }
+  return {bad: bad.slice(0, 5), lines, checked};
+})()"""
+
+
+@each_model
+def test_lines_with_values_put_in_are_true(name, browser, pages):
+    """The line of a cell is a tree: every leaf is the number of its cell, every + − × / and function of them is what it says."""
+    browser.open(pages[name])
+    found = browser.run(FORMULAS)
+    assert found["bad"] == [] and found["lines"] > 3000 and found["checked"] > 2000, found
+
+
 @pytest.mark.parametrize("name", [name for name in MODELS if "relu" not in name])         # a kink has no slope
 def test_gradients_are_the_slopes_of_the_loss(name, browser, pages, rng=np.random.default_rng(0)):
     """Central differences of the page's own loss, at random weights, pixels and positions."""

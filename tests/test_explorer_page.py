@@ -176,16 +176,82 @@ def test_names_are_shown_as_text(browser, pages):
     assert HOSTILE_FILE in browser.run("document.title")
 
 
-def test_a_narrow_screen(pages):
-    with Browser(390, 844) as browser:
+LAYOUT = r"""(() => {
+  const bad = [], texts = [], boxOf = e => (q => [q.left, q.top, q.right, q.bottom])(e.getBoundingClientRect());
+  const within = (a, b) => [Math.max(a[0], b[0]), Math.max(a[1], b[1]), Math.min(a[2], b[2]), Math.min(a[3], b[3])];
+  const seen = e => { let box = [-1e9, -1e9, 1e9, 1e9];
+    for (; e; e = e.parentElement) if (!/^visible$/.test(getComputedStyle(e).overflowX)) box = within(box, boxOf(e));
+    return box; };
+  const wide = document.documentElement.scrollWidth;
+  if (wide > innerWidth) bad.push(`the page is ${wide} pixels wide`);
+  const walker = document.createTreeWalker($('app'), NodeFilter.SHOW_TEXT), range = document.createRange();
+  for (let t; (t = walker.nextNode()); ) {
+    const e = t.parentElement;
+    if (!t.textContent.trim() || !e.checkVisibility() || e.closest('.strip-label, #strip, svg, .visually-hidden, select, #tour')) continue;
+    range.selectNodeContents(t);
+    const box = seen(e);
+    for (const q of range.getClientRects()) {
+      const r = within([q.left, q.top, q.right, q.bottom], box);
+      if (r[2] - r[0] > 1 && r[3] - r[1] > 1) texts.push([r, t.textContent.trim(), t]);
+    }
+  }
+  texts.forEach(([a, one, node], k) => texts.slice(k + 1).forEach(([b, other, another]) => {
+    const both = within(a, b);
+    if (node !== another && both[2] - both[0] > 2 && both[3] - both[1] > 4) bad.push(`${one} overlaps ${other}`);
+  }));
+  for (const e of document.querySelectorAll('main :is(button:not(:disabled), select, input, a), #map, #photo, header button')) {
+    if (!e.checkVisibility()) continue;
+    e.scrollIntoView({block: 'center', inline: 'center'});
+    const q = e.getClientRects()[0], hit = document.elementFromPoint(q.left + q.width / 2, q.top + q.height / 2);
+    if (!hit || !(e.contains(hit) || hit.contains(e))) bad.push(`${e.outerHTML.slice(0, 80)} lies under ${hit?.outerHTML.slice(0, 80)}`);
+  }
+  scrollTo(0, 0);
+  return {texts: texts.length, bad: bad.slice(0, 5)};
+})()"""
+
+
+@pytest.mark.parametrize("size", [(1400, 1000, 1), (700, 500, 2), (640, 400, 2), (390, 844, 1), (320, 640, 1)], ids=str)
+def test_small_screens_and_zoom(size, pages):
+    """Half the pixels with twice the density is a zoom of 200 %. Nothing is wider than the page, no two texts overlap,
+    and the centre of everything that can be pressed is not covered by something else."""
+    with Browser() as browser:
         for name in NAMES:
             browser.open(pages[name])
-            for step in ("scores", "dweight", "weight.grad", "pixels"):
+            browser.size(*size)
+            for step in ("scores", "dweight", "weight", "loss"):
                 browser.run(f"(s => app.select(s.number, 0))(app.steps.find(s => s.name === {step!r}))")
-                wide = "Math.max(...[...document.querySelectorAll('main *')].filter(e => !e.closest('.code, .strip-scroll, .result-info, svg'))"
-                assert browser.run("document.documentElement.scrollWidth") <= 390, (name, step, browser.run(
-                    f"{wide}.map(e => e.getBoundingClientRect().right))"))
+                found = browser.run(LAYOUT)
+                assert found["bad"] == [] and found["texts"] > 100, (name, step, found)
+            wide = browser.run("""[...new Map(app.steps.map(s => [s.op, s])).values()].filter(s => {
+              app.select(s.number, 0); return document.documentElement.scrollWidth > innerWidth; }).map(s => s.id)""")
+            assert wide == []
         assert browser.console == []
+
+
+def test_the_cell_panel_is_reachable_on_a_small_screen(pages):
+    """A click on the picture leaves the view where it is; a button beside it leads to the terms, and back."""
+    top = "(id => $(id).getBoundingClientRect().top)"
+    with Browser() as browser:
+        for size in ((640, 400, 2), (390, 844, 1)):
+            browser.size(*size)
+            browser.open(pages["vit"], "#blocks.0.attn/attention_forward/scores")
+            left, at, width, height, columns, rows = browser.run(CELL.replace("300", "60"))
+            browser.click(left + width / 2, at + height / 2)
+            assert browser.run("app.cell !== null && $('cell').querySelectorAll('.terms tr').length > 2")
+            assert browser.run(f"{top}('cell')") > size[1]
+            browser.run("document.querySelector('#step .jump').click()")
+            at_the_end = browser.run("scrollY + innerHeight >= document.documentElement.scrollHeight - 2")
+            assert (-2 < browser.run(f"{top}('cell')") < (size[1] / 2 if at_the_end else 2))
+            assert browser.run("document.activeElement.id") == "cell"
+            browser.run("document.querySelector('#cell .jump').click()")
+            assert abs(browser.run(f"{top}('step')")) < 2
+            browser.run("showTour(0)")
+            for _ in range(browser.run("tour.stops.length")):
+                shown = browser.run("tour.stops[tour.at].mode ? 'photo-panel' : tour.stops[tour.at].cell ? 'cell' : 'step'")
+                assert -2 < browser.run(f"{top}({shown!r})") < 2, browser.run("tour.stops[tour.at].title")
+                browser.run("showTour(tour.at + 1)")
+        browser.size(1400, 1000)
+        assert not browser.run("document.querySelector('#step .jump')?.checkVisibility()")
 
 
 @pytest.mark.parametrize("name", NAMES)

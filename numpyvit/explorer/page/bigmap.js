@@ -130,6 +130,7 @@ function bigMap(step, data, shape, axes) {
         "div",
         {class: "result-info"},
         readout,
+        app.cell === null ? null : jump("cell", "its terms ↓"),
         app.cell === null ? null : digits(step, geometry, positionIn(geometry, view, shape, app.cell), data, view),
       ),
     ),

@@ -131,7 +131,13 @@ function drawCell() {
         ),
       )
     : null;
-  const parts = [h("h2", {}, "One number"), trail, head, h("p", {class: "meaning"}, meaning(step, flat, axesOf(step)))];
+  const parts = [
+    h("h2", {}, "One number"),
+    jump("step", "the picture ↑"),
+    trail,
+    head,
+    h("p", {class: "meaning"}, meaning(step, flat, axesOf(step))),
+  ];
   if (isGiven(step)) parts.push(h("p", {class: "note"}, givenText(step)));
   else {
     parts.push(

@@ -60,6 +60,7 @@ class Derivation {
 
   /* Position of a cell in the region that a put writes, or −1. */
   inRegion(attrs, flat) {
+    if (attrs.region.includes(0)) return -1;
     if (attrs.table !== undefined) return this.engine.tables[attrs.table].indexOf(flat);
     const axes = attrs.strides
       .map((s, axis) => [s, axis])

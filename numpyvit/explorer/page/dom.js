@@ -36,6 +36,16 @@ function keepFocus() {
   };
 }
 
+/* On a narrow screen, panels lie one below the other: a button that leads to one of them. */
+const narrow = () => matchMedia("(max-width: 980px)").matches;
+function show(id) {
+  const panel = $(id);
+  panel.tabIndex = -1;
+  panel.scrollIntoView();
+  panel.focus({preventScroll: true});
+}
+const jump = (id, text) => h("button", {class: "jump", onclick: () => show(id)}, text);
+
 /* A number in so many significant digits, with a real minus sign. */
 function fmt(x, digits = 4) {
   if (Number.isNaN(x)) return "NaN";

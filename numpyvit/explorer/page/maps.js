@@ -115,7 +115,7 @@ function thumbnail(step, flat = null) {
     geometry = folded(viewOf(shape, defaultView(shape, flat)));
   const canvas = h("canvas", {class: "thumb", "aria-hidden": "true"});
   paint(canvas, data, geometry.rows, geometry.columns, geometry.cell, scaleOf(data));
-  if (data.length === 1) return h("span", {class: "single"}, fmt(data[0], 3));
+  if (data.length === 1) return h("span", {class: "lone-number"}, fmt(data[0], 3));
   const wide = geometry.columns >= geometry.rows,
     ratio = geometry.rows / geometry.columns,
     side = 92;

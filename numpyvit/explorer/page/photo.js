@@ -63,7 +63,7 @@ function drawPhoto() {
   const stage = h(
     "div",
     {
-      class: "photo-stage",
+      class: "photo-stage" + (photo.mode === "paint" ? " painting" : ""),
       id: "photo",
       role: "group",
       tabindex: 0,

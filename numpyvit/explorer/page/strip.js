@@ -99,9 +99,7 @@ function buildStrip() {
     else
       groups.push({
         group: c.group,
-        label: c.group
-          .replace(/^layers\.(\d+)\.|^stage(\d+)\./, (_, a, b) => `stage ${a ?? b} `)
-          .replace("blocks.", "block "),
+        label: c.group.replace(/^(?:layers\.|stage)(\d+)\.blocks\./, "block $1.").replace(/^blocks\./, "block "),
         start: k,
         span: 1,
       });
@@ -112,7 +110,11 @@ function buildStrip() {
     groups.map(g =>
       h(
         "div",
-        {class: "strip-group" + (g.group ? " named" : ""), style: {"grid-column": `${g.start + 1} / span ${g.span}`}},
+        {
+          class: "strip-group" + (g.group ? " named" : ""),
+          title: g.group,
+          style: {"grid-column": `${g.start + 1} / span ${g.span}`},
+        },
         g.label,
       ),
     ),

@@ -98,8 +98,7 @@ function buildTour() {
   add(
     "Values are mixed",
     of(first, "attention_forward", "y"),
-    () =>
-      "Each query takes the mean of the values, weighted by its shares. The terms in the panel are share × value.",
+    () => "Each query takes the mean of the values, weighted by its shares. The terms in the panel are share × value.",
     {cell: s => largest(app.data(s))},
   );
   add(
@@ -181,6 +180,7 @@ function showTour(at) {
       h("button", {id: "tour-next", onclick: () => showTour(at + 1)}, at + 1 < tour.stops.length ? "next" : "done"),
     ),
   );
+  if (narrow()) $(stop.mode ? "photo-panel" : stop.cell ? "cell" : "step").scrollIntoView();
   $("tour-next").focus({preventScroll: true});
   $("live").textContent = `${stop.title}. ${stop.text()}`;
 }
