@@ -43,6 +43,9 @@ class Recipe:
 
     init: str | None = setting(None, "begin with these weights: a run, a file of weights or a folder of Hugging Face",
                                "model", later=True)
+    first_filters: str = setting("random", "filters that look at the pixels: random ones that learn, or the principal "
+                                 "components of the training images' patches, whitened, which stay as they are",
+                                 "model", choices=("random", "whitened"), later=True)
     freeze: str = setting("", "parameters that keep their values, by patterns such as 'patch_embed*,blocks.0.*'",
                           "model", later=True)
 
@@ -111,6 +114,9 @@ class Recipe:
                 check_numbers(self, f.name, **f.metadata["limits"])
         if sum(value is not None for value in (self.minutes, self.epochs, self.steps)) > 1:
             raise UserError("minutes, epochs, steps: give one of them")
+        if self.init and self.first_filters != "random":
+            raise UserError(f"first_filters: expected random beside init, which gives the weights to begin with, got "
+                            f"{self.first_filters}")
 
 
 def recipe_from_json(settings):

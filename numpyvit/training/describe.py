@@ -19,5 +19,7 @@ def how_it_trains(recipe):
     small = ""
     if recipe.small_size:
         small = f"; {recipe.small_size} × {recipe.small_size} pixels in the first {recipe.small_share:.0%} of the steps"
+    if recipe.first_filters == "whitened":
+        small += "; the first filters are components of the training images, and stay so"
     return (f"optimizer {recipe.optimizer}, peak learning rate {recipe.lr:g}{rest}, schedule {recipe.schedule}, "
             f"batches of {recipe.batch_size}{small}")

@@ -21,6 +21,7 @@ from .schedule import learning_rate
 from .sizes import at_size
 from .trouble import not_finite
 from .watched import Watched
+from .whiten import filters_name, whiten
 
 
 class Trainer:
@@ -38,6 +39,8 @@ class Trainer:
         self.optimizer = new_optimizer(model, self.recipe, self.world)
         self.mean, self.std = np.array(config.data.mean), np.array(config.data.std)
         train_rows, self.val_images, self.val_labels = hold_out(dataset, config.data.val, self.recipe.seed)
+        if self.recipe.first_filters == "whitened" and world.rank == 0:      # the other ranks get rank 0's weights
+            whiten(model, dataset.train.images, train_rows, self.mean, self.std)
         if self.recipe.batch_size > len(train_rows):
             raise UserError(f"batch_size: expected at most the {len(train_rows)} training images, got "
                             f"{self.recipe.batch_size}")
@@ -169,8 +172,9 @@ class Trainer:
 def new_optimizer(model, recipe, world=ALONE):
     """The recipe's Optimizer of the model."""
     settings = {name: getattr(recipe, name) for name in optimizer_settings(recipe.optimizer)}
+    freeze = recipe.freeze if recipe.first_filters == "random" else f"{recipe.freeze},{filters_name(model)}"
     return Optimizer(model, recipe.optimizer, recipe.weight_decay, recipe.clip_norm, recipe.ema, world, recipe.lr_rest,
-                     recipe.freeze, **settings)
+                     freeze, **settings)
 
 
 def share_weights(world, model):
