@@ -35,8 +35,9 @@ class Gradient:
     def __str__(self):
         line = f"{self.name:9} {str(self.shape):7} error {self.error:.1e}  {self.verdict}"
         if self.verdict == "WRONG" and self.entry is not None:
-            line += (f"   at {list(self.entry)}: exact {self.exact:.6g}, ours {self.ours:.6g}, "
-                     f"difference {abs(self.exact - self.ours):.1e}")
+            beside = "" if math.isnan(self.exact) else f", difference {abs(self.exact - self.ours):.1e}"
+            exact = "" if math.isnan(self.exact) else f"exact {self.exact:.6g}, "
+            line += f"   at {list(self.entry)}: {exact}ours {self.ours:.6g}{beside}"
         return line + (f"   {self.note}" if self.note else "")
 
 

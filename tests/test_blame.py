@@ -166,6 +166,31 @@ def test_several_outputs():
     assert not report and "forward returns one ndarray, expected two" in str(report)
 
 
+def test_a_backward_that_takes_the_gradients_one_by_one():
+    report = gradcheck.check(lambda x: ((np.sin(x), np.cos(x)), x), lambda dsin, dcos, x: dsin * np.cos(x) - dcos * np.sin(x), r(7))
+    assert not report and "backward is called with two arguments, backward(dy, cache), and dy is the tuple" in str(report)
+    report = gradcheck.check(lambda x: (x, ()), lambda dy: dy, r(7))
+    assert not report and str(report) == "backward is called with two arguments, backward(dy, cache)"
+
+
+@pytest.mark.parametrize("seed", [0, 1, 7])
+def test_arrays_of_the_same_generator_do_not_hide_a_transposition(seed):
+    """With dy = x the gradient of the weight would be xᵀx, which is symmetric."""
+    rng = np.random.default_rng(seed)
+    x, weight = rng.standard_normal((4, 5)), rng.standard_normal((5, 5))
+
+    def backward(dy, cache):
+        x, weight = cache
+        return dy @ weight.T, (x.T @ dy).T
+    report = gradcheck.check(lambda x, weight: (x @ weight, (x, weight)), backward, x, weight, seed=seed)
+    assert report.gradients[0].ok and report.gradients[1].verdict == "WRONG" and "looks transposed" in str(report)
+
+
+def test_a_gradient_of_nan_has_no_exact_value_beside_it():
+    report = gradcheck.check(lambda x: (np.sin(x), x), lambda dy, x: dy * np.nan, r(7))
+    assert not report and "WRONG   at [0]: ours nan   not finite" in str(report) and "exact nan" not in str(report)
+
+
 def test_an_output_of_integers_has_no_derivative():
     def forward(x):
         return (x.max(axis=1), x.argmax(axis=1)), x

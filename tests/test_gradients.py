@@ -2,6 +2,7 @@
 import io
 import subprocess
 import sys
+import textwrap
 
 import pytest
 from rich.console import Console
@@ -44,6 +45,18 @@ def picky_forward(x, y):
 
 def picky_backward(dy, cache):
     return dy
+
+def three_forward(x):
+    return x, x, x
+
+def three_backward(dy, cache):
+    return dy
+
+def log_forward(x):
+    return np.log(x), x
+
+def log_backward(dy, x):
+    return dy / x
 '''
 
 
@@ -102,6 +115,27 @@ def test_a_pair_of_ones_own(tmp_path, monkeypatch, capsys):
     assert main(["gradcheck", "own_ops:double"]) == 1
     assert "ours = 2 × exact everywhere" in capsys.readouterr().out
     assert main(["gradcheck", "own_ops.py:scale"]) == 0
+    assert main(["gradcheck", "own_ops:scale_forward"]) == 0
+
+
+def test_a_pair_that_cannot_be_checked_is_not_called_wrong(tmp_path, monkeypatch, capsys):
+    own(tmp_path, monkeypatch)
+    assert main(["gradcheck", "own_ops:log"]) == 1                           # the logarithm of negative numbers
+    out = capsys.readouterr().out
+    assert "UNSETTLED" in out and "forward's y is not finite" in out and "WRONG" not in out
+    assert main(["gradcheck", "own_ops:three"]) == 1
+    assert "forward returns 3 values, expected two: y, cache" in capsys.readouterr().out
+
+
+def test_the_help_shows_a_pair_that_runs(tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        main(["gradcheck", "--help"])
+    epilog = capsys.readouterr().out.split("in cube.py:")[1].split("numpyvit gradcheck cube:cube")[0]
+    own(tmp_path, monkeypatch)
+    (tmp_path / "cube.py").write_text(textwrap.dedent(epilog.strip("\n")))
+    assert main(["gradcheck", "cube:cube"]) == 0 and "cube:cube" in capsys.readouterr().out
+    assert main(["gradcheck", "cube"]) == 2
+    assert "A pair of your own is cube:NAME, for NAME_forward and NAME_backward in cube.py." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name, said", [

@@ -3,6 +3,20 @@ import argparse
 
 from .options import field_value
 
+OWN_PAIR = """A pair of yours, in cube.py:
+
+    def cube_forward(x):                # returns y and what backward needs
+        return x ** 3, x
+
+    def cube_backward(dy, cache):       # returns one gradient an array
+        return 3 * cache ** 2 * dy
+
+    def cube_inputs(rng):               # may be left out, then shapes are tried
+        return {"x": rng.standard_normal((5, 7))}
+
+numpyvit gradcheck cube:cube checks it; numpyvit.gradcheck.check does so from
+Python, where forward may also take sizes, labels and seeds."""
+
 
 def add_commands(commands):
     """Add the commands models, summary and gradcheck, and those that draw figures."""
@@ -59,7 +73,8 @@ def add_gradcheck(commands):
     """Add the command gradcheck."""
     p = commands.add_parser("gradcheck", help="check every backward pass against its forward pass, here and now",
                             description="⟨u, J v⟩ = ⟨Jᵀu, v⟩ for every op and model: the directional check, without "
-                                        "torch.")
+                                        "torch.",
+                            formatter_class=argparse.RawDescriptionHelpFormatter, epilog=OWN_PAIR)
     p.add_argument("names", nargs="*", metavar="NAME",
                    help="of ops or models (default: all), or MODULE:NAME for a pair of yours")
     p.set_defaults(run=run_gradcheck)

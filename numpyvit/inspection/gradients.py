@@ -15,6 +15,7 @@ import numpy as np
 from .. import functional as F
 from .. import ops
 from ..cases import CASES, case_of, examples
+from ..differences import VERDICTS
 from ..errors import UserError
 from ..gradcheck import TOLERANCE, Report, check, check_model
 from ..models import FAMILIES, create_model, list_models
@@ -88,6 +89,7 @@ def check_configuration(name, fields, train, batch, progress):
 def own_pair(name):
     """(forward, backward, inputs or None) of MODULE:NAME, where MODULE is importable from here or a file."""
     module_name, _, stem = name.rpartition(":")
+    stem = stem.removesuffix("_forward").removesuffix("_backward")           # both of the pair are checked anyway
     sys.path.insert(0, "")                                                   # a module beside the caller
     try:
         if module_name.endswith(".py"):
@@ -139,8 +141,9 @@ def guessed(name, forward, backward):
         arrays = [rng.standard_normal(shape) for shape in shapes]
         try:
             with np.errstate(all="ignore"):
-                y, cache = forward(*(a.copy() for a in arrays))
-                accepted = accepted or arrays
+                returned = forward(*(a.copy() for a in arrays))
+                accepted = accepted or arrays                                # check says whatever else is wrong
+                y, cache = returned
                 result = backward(np.ones(np.shape(y)), cache)
         except Exception:                                                    # the pair does not accept these shapes
             continue
@@ -170,7 +173,10 @@ def chosen(names):
         if not matches:
             close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
             hint = f"; did you mean {', '.join(close)}?" if close else "."
-            raise UserError(f"no op or model is called {name!r}{hint} A pair of your own is MODULE:NAME.")
+            module = name.removesuffix(".py")
+            yours = f"{module}:NAME, for NAME_forward and NAME_backward in {module}.py" if Path(f"{module}.py").is_file() \
+                else "MODULE:NAME"
+            raise UserError(f"no op or model is called {name!r}{hint} A pair of your own is {yours}.")
         found += matches
     return list(dict.fromkeys(found))
 
@@ -219,6 +225,6 @@ def run(names=(), console=None):
 
 
 def verdict_of(report):
-    """The worst verdict of a report that is not ok."""
+    """The worst verdict of a report that is not ok: WRONG where every gradient is right and something else is not."""
     verdicts = {g.verdict for g in report.gradients}
-    return "WRONG" if report.problems or "WRONG" in verdicts else (verdicts - {"ok"}).pop()
+    return max(verdicts - {"ok"}, key=VERDICTS.index, default="WRONG")
