@@ -47,7 +47,9 @@ def home(wheel, tmp_path_factory):
 def run(home):
     """A short run on the built-in data set, trained in the empty folder by the wheel's own command."""
     folder, target, env = home
-    call(target / NUMPYVIT, "train", "--data", "shapes", "--steps", "2", cwd=folder, env=env)
+    out = call(target / NUMPYVIT, "train", "--data", "shapes", "--steps", "2", cwd=folder, env=env)
+    before_the_first_step = out.partition("step 1/2")[0]
+    assert before_the_first_step.count("Compiling the kernels") == out.count("Compiling the kernels") == 1, out
     (run,) = (folder / "runs").iterdir()
     return run
 

@@ -22,6 +22,7 @@ class Progress:
     def __init__(self, console=None, quiet=False):
         self.console = Console(quiet=True) if quiet else console or Console(highlight=False)
         self.live, self.row, self.shown_at, self.count = None, {}, 0.0, 0
+        self.said_compiling = False
         self.loss = self.accuracy = self.rate = self.work_rate = math.nan
 
     def start(self, total_steps, steps_per_epoch, batch_size, work):
@@ -52,20 +53,22 @@ class Progress:
 
     @contextmanager
     def compiling(self):
-        """Say so if the block is still compiling after a second: the first time on a machine, Numba does."""
-        def look():
-            modules = [module for name, module in list(sys.modules.items()) if name.startswith("numpyvit.")]
-            functions = [value for module in modules for value in list(vars(module).values())]
-            if any(getattr(getattr(function, "stats", None), "cache_misses", None) for function in functions):
-                self.say("Compiling the kernels, once (about 30 s) …")
+        """Say so, once, as soon as the block compiles for a second: the first time on a machine, Numba does."""
+        done = threading.Event()
 
-        timer = threading.Timer(1.0, look)
-        timer.daemon = True
-        timer.start()
+        def look():
+            while not (done.wait(1.0) or self.said_compiling):
+                modules = [module for name, module in list(sys.modules.items()) if name.startswith("numpyvit.")]
+                functions = [value for module in modules for value in list(vars(module).values())]
+                if any(getattr(getattr(function, "stats", None), "cache_misses", None) for function in functions):
+                    self.said_compiling = True
+                    self.say("Compiling the kernels, once (about 30 s) …")
+
+        threading.Thread(target=look, daemon=True).start()
         try:
             yield
         finally:
-            timer.cancel()
+            done.set()
 
     def step(self, step, loss, accuracy, lr):
         """After a step: change the running means, and show them now and then. Costs microseconds else."""
