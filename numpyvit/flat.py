@@ -71,6 +71,17 @@ class Module:
     buffers = ()
     number = None
 
+    def __setattr__(self, name, value):
+        if isinstance(vars(self).get(name), Parameter) and not isinstance(value, Parameter):
+            raise UserError(f"{name} is a parameter: assign its values to .{name}.data, an array of shape "
+                            f"{vars(self)[name].shape}")
+        vars(self)[name] = value
+
+    def __repr__(self):
+        own = [f"{name} {value.shape}" for name, value in vars(self).items() if isinstance(value, Parameter)]
+        within = [f"{name} {type(child).__name__}" for name, child in self.children()]
+        return f"<{type(self).__name__} {self.name}: {', '.join(own + within) or 'no parameters'}>"
+
     def children(self) -> Iterator[tuple[str, "Module"]]:
         """(name, Module) pairs; the i-th of a list called blocks is "blocks.i"."""
         for name, value in vars(self).items():

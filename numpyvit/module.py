@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .checks import fail, shown
+from .checks import check_number, fail, shown
 from .errors import UserError
 from .flat import ALIGN, EVALUATION, FlatModule, Module, Parameter, Pass             # noqa: F401, offered from here
 from .ops.random_bits import image_seeds
@@ -55,6 +55,9 @@ class ModelCache(NamedTuple):
     statistics: dict | None
     parts: Any
 
+    def __repr__(self):                              # all the numbers would fill a notebook
+        return f"<ModelCache({', '.join(self._fields)}) of a batch of {self.batch}: what backward needs>"
+
 
 class Model(FlatModule):
     """images (B, in_chans, H, W)   →   logits (B, num_classes)
@@ -92,9 +95,10 @@ class Model(FlatModule):
         Raises UserError for gradients of another shape and for the cache of another model.
         """
         if not isinstance(cache, ModelCache) or cache.config != self.config:
-            other = type(cache).__name__
-            other = f"that of a model of {cache.config}" if isinstance(cache, ModelCache) else shown(other)
-            fail("cache", f"what forward of this {type(self).__name__} returned, of {self.config}", other)
+            what = f"what forward of this {type(self).__name__} returned"
+            if not isinstance(cache, ModelCache):
+                fail("cache", what, f"a {type(cache).__name__}")
+            fail("cache", f"{what}, of {self.config}", f"that of a model of {cache.config}")
         return self.backward_pass(self.check_logits_gradient(dlogits, cache.batch), cache.parts)
 
     def __call__(self, images) -> np.ndarray:
@@ -190,6 +194,7 @@ class Model(FlatModule):
                             "or call it with normalised images")
         logits = self.forward(self.preprocessing(image, self.dtype)[None])[0][0].astype(np.float64)
         probabilities, _ = softmax_forward(logits)
+        check_number("top", top, whole=True, least=1)
         best = (-probabilities).argsort(kind="stable")[:top]
         return [(self.classes[k] if self.classes else int(k), float(probabilities[k])) for k in best]
 
@@ -198,6 +203,8 @@ class Model(FlatModule):
     def check_images(self, images) -> np.ndarray:
         """images, as the model's dtype, or a UserError that says what was expected. (B, in_chans, H, W)"""
         images = np.asarray(images)
+        if images.dtype.kind in "USO":
+            fail("images", "an array of normalised pixels, as predict prepares from a file", shown(images.tolist()))
         H, W = pair(self.config.img_size)
         expected = (self.config.in_chans, H, W)
         if images.ndim != 4 or images.shape[1:] != expected or len(images) == 0:

@@ -7,17 +7,21 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
+from rich.console import Console
 
 import numpyvit
 from numpyvit.cli import main as cli
+from numpyvit.errors import UserError
+from numpyvit.files import atomic
 from numpyvit.runs.folder import RunFolder
 from numpyvit.training import loop
 from numpyvit.training.recipe import recipe_for
 from numpyvit.training.trainer import Trainer
 from test_cli import ENV, MODEL, images, one_line, train
 from test_training import assert_same_run, stop_at
-from tiny import recipe, small_shapes
+from tiny import FAMILIES, FaultyOs, recipe, small_shapes
 
 assert images                                                                # the fixture of test_cli
 
@@ -426,3 +430,77 @@ def test_22_a_report_is_one_page_that_needs_no_network(finished, tmp_path, capsy
     test_accuracy = json.loads((finished / "result.json").read_text())["test_accuracy"]
     assert f"<b>{test_accuracy:.2%}</b>" in page
     assert "expected the folder of a run, got weights" in one_line(capsys, "report", finished / "weights.safetensors")
+
+
+# --- the newcomers' hours: what stumbled when the README was followed in a fresh clone
+
+def test_a_file_that_cannot_be_written_is_named_as_the_user_named_it(tmp_path, monkeypatch):
+    """And not by the temporary file beside it. A figure that fails to be written leaves nothing."""
+    model = numpyvit.create_model("vit", **FAMILIES["vit"])
+    with pytest.raises(FileNotFoundError) as caught:
+        numpyvit.save_weights(model, tmp_path / "nowhere" / "w.safetensors")
+    assert caught.value.filename == str(tmp_path / "nowhere" / "w.safetensors")
+    assert cli.message_of(caught.value).endswith(f"there is no folder {tmp_path / 'nowhere'}")
+    plots = numpyvit.plots
+    monkeypatch.setattr(atomic, "os", FaultyOs(2))                           # the disk is full after the first call
+    with pytest.raises(OSError) as caught:
+        plots.save(plots.new_figure(1, 1), str(tmp_path / "a.png"))
+    assert caught.value.filename == str(tmp_path / "a.png")
+    monkeypatch.undo()
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_file_is_called_empty(finished, tmp_path, capsys):
+    (tmp_path / "empty.png").touch()
+    line = one_line(capsys, "predict", finished, tmp_path / "empty.png")
+    assert line == f"numpyvit: {tmp_path / 'empty.png'}: the file is empty; replace or remove it\n"
+
+
+def test_one_class_is_none_to_choose_from(images, tmp_path, capsys):
+    shutil.copytree(images / "train" / "ring", tmp_path / "one" / "train" / "ring")
+    line = one_line(capsys, "train", "--data", f"folder:{tmp_path / 'one'}", "--out", tmp_path / "run")
+    assert "expected the directories of two classes or more, found only ring" in line and not (tmp_path / "run").exists()
+
+
+def test_23_fit_says_what_it_takes(data):
+    model = numpyvit.create_model("vit", num_classes=10, **FAMILIES["vit"])
+    pixels = np.zeros((20, 3, 16, 16), np.uint8), np.arange(20) % 10
+    for arguments, said in [((model, pixels), "got a tuple; of arrays it is Dataset"), (("vit", "shapes"), "create_model"),
+                            ((model, data, None, None, None, 3), "callback: expected a function")]:
+        with pytest.raises(UserError, match=said):
+            numpyvit.fit(*arguments)
+    images = numpyvit.data.ImageSet(*pixels)
+    dataset = numpyvit.data.Dataset("mine", tuple("0123456789"), images, images, "none")        # as the message says
+    assert numpyvit.fit(model, dataset, steps=1, batch_size=4, console=Console(quiet=True))["steps"] == 1
+
+
+def test_19_what_a_notebook_prints_is_short():
+    model = numpyvit.create_model("vit", num_classes=np.int64(7), **FAMILIES["vit"])
+    result = model.forward(np.zeros((2, 3, 16, 16), np.float32))
+    assert "of a batch of 2: what backward needs" in repr(result) and len(repr(result)) < 500
+    assert repr(model.head) == "<Linear head: weight (7, 32), bias (7,)>"
+    assert repr(model.blocks[1]).startswith("<Block blocks.1: norm1 LayerNorm, attn SelfAttention")
+    assert "num_classes=7" in repr(model) and "int64" not in repr(model)
+
+
+def test_19_what_is_no_array_no_parameter_and_no_file_has_its_sentence():
+    model = numpyvit.create_model("vit", num_classes=7, **FAMILIES["vit"])
+    with pytest.raises(UserError, match="images: expected an array of normalised pixels, .* got 'photo.jpg'"):
+        model("photo.jpg")
+    with pytest.raises(UserError, match=r"weight is a parameter: assign its values to .weight.data, .* \(7, 32\)"):
+        model.head.weight = np.zeros((7, 32))
+    with pytest.raises(UserError, match="vit_tiny_patch4_32 is a preset, not a file of weights"):
+        numpyvit.load_model("vit_tiny_patch4_32")
+
+
+@pytest.mark.parametrize("top", [0, "3", 1.5])
+def test_19_predict_refuses_a_number_of_classes_that_is_none(finished, images, top):
+    with pytest.raises(UserError, match="top: expected a whole number"):
+        numpyvit.load_model(finished).predict(images / "train" / "ring" / "0.png", top=top)
+
+
+@pytest.mark.parametrize("command", ["train", "summary", "convert"])
+def test_18_each_field_takes_a_set_of_its_own(command, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    assert "each field takes a --set of its own" in " ".join(capsys.readouterr().out.split())

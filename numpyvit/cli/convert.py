@@ -12,8 +12,8 @@ def add_commands(commands):
     p.add_argument("--to", metavar="FORMAT", default="numpyvit",
                    help="numpyvit (default), timm, huggingface, torchvision, google or microsoft")
     p.add_argument("--set", dest="fields", action="append", type=field_value, metavar="FIELD=VALUE", default=[],
-                   help="a field of the model's config that the file does not tell, such as num_heads=3, any number of "
-                        "times")
+                   help="a field of the model's config that the file does not tell, such as num_heads=3; each field "
+                        "takes a --set of its own")
     p.set_defaults(run=run_convert)
 
 

@@ -31,7 +31,7 @@ def add_summary(commands):
                                         "and activation bytes of one image.")
     p.add_argument("model", metavar="MODEL", help="preset or family, see numpyvit models")
     p.add_argument("--set", dest="model_fields", action="append", type=field_value, metavar="FIELD=VALUE", default=[],
-                   help="fields of the model's config, any number of times")
+                   help="a field of the model's config; each field takes a --set of its own")
     p.add_argument("--layers", action="store_true", help="a row a layer instead")
     p.set_defaults(run=run_summary)
 

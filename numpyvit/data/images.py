@@ -51,6 +51,8 @@ def read_fitted(path, side, in_chans, fit):
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             try:
+                if not size:
+                    raise UserError(f"{path}: the file is empty; replace or remove it")
                 return decode(path, file, size, side, in_chans, fit)
             except UserError:
                 raise

@@ -26,7 +26,7 @@ def write_atomic(path, buffers):
     path = os.path.realpath(path)                                            # a link keeps pointing to its file
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
-    with naming(path):
+    with naming(path, temporary):
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         try:
             try:
@@ -143,14 +143,18 @@ def fsync_folder(folder):
 
 
 @contextmanager
-def naming(path):
-    """An OSError without a file's name (write, fsync) leaves with this one."""
+def naming(path, temporary=None):
+    """An OSError without a file's name (write, fsync), or with that of a temporary file, leaves with this one."""
     try:
         yield
     except OSError as error:
-        if error.filename is None:
-            raise OSError(error.errno, error.strerror or str(error), os.fspath(path)) from error
-        raise
+        if error.filename not in (None, temporary):
+            raise
+        named = OSError(error.errno, error.strerror or str(error), os.fspath(path))
+        folder = os.path.dirname(os.path.abspath(path))
+        if error.errno == errno.ENOENT and not os.path.isdir(folder):
+            named.add_note(f"there is no folder {folder}")
+        raise named from error
 
 
 @contextmanager

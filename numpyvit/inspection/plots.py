@@ -4,6 +4,7 @@ Each function returns a Matplotlib Figure; save(figure, path) writes it.
 
 Images are (C, H, W) uint8, as read_image gives them. Matplotlib is an extra: pip install matplotlib
 """
+import io
 import math
 import os
 import re
@@ -11,6 +12,7 @@ import re
 import numpy as np
 
 from ..errors import UserError
+from ..files.atomic import write_atomic
 from .attention import attention_map
 
 HEAT, SIGNED = "inferno", "RdBu_r"
@@ -29,7 +31,9 @@ def save(figure, path):
     """Write the figure in the format of the path's suffix, .png, .svg or .pdf, and make its folder if there is none."""
     check_can_save(path)
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    figure.savefig(path, dpi=120)
+    image = io.BytesIO()
+    figure.savefig(image, dpi=120, format=os.path.splitext(path)[1][1:].lower())
+    write_atomic(path, [image.getbuffer()])
 
 
 def check_can_save(path):

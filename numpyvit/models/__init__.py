@@ -63,7 +63,7 @@ def create_model(name: str, seed: int = 0, dtype: str = "float32", **overrides) 
     check_number("seed", seed, whole=True, least=0)
     family, config = model_config(name, **overrides)
     model = FAMILIES[family].model(config, seed=seed, dtype=dtype)
-    model.title = ", ".join([name, *(f"{field}={value!r}" for field, value in overrides.items())])
+    model.title = ", ".join([name, *(f"{field}={plain(value)!r}" for field, value in overrides.items())])
     return model
 
 

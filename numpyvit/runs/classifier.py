@@ -9,6 +9,7 @@ from ..data.images import read_fitted
 from ..data.registry import load_resized
 from ..data.views import mean_logits
 from ..errors import UserError
+from ..models import PRESETS
 from ..module import pair
 from ..ops.softmax import softmax_forward
 from ..threads import Pool, evaluation_logits
@@ -36,6 +37,9 @@ def load_model(path, dtype=None, **fields):
 
     dtype, fields: see numpyvit.weights.load_model; of a run nothing can be chosen.   Raises UserError.
     """
+    if str(path) in PRESETS and not os.path.exists(path):
+        raise UserError(f"{path} is a preset, not a file of weights: numpyvit.create_model({str(path)!r}) makes it, with "
+                        "random weights")
     if not is_run(path):
         return build.load_model(path, dtype, **fields)
     if fields or dtype:

@@ -1,7 +1,10 @@
 """curves.png: loss, accuracy and learning rate of a run, drawn from its metrics.jsonl."""
+import io
 import os
 
 import numpy as np
+
+from ..files.atomic import write_atomic
 
 
 def draw_curves(run):
@@ -12,7 +15,9 @@ def draw_curves(run):
     except ImportError:
         return "no curves.png: matplotlib is not installed"
     figure = curves_figure(run)
-    figure.savefig(run.file("curves.png"), dpi=110)
+    image = io.BytesIO()
+    figure.savefig(image, dpi=110, format="png")
+    write_atomic(run.file("curves.png"), [image.getbuffer()])
     return f"curves: {run.file('curves.png')}"
 
 

@@ -1,10 +1,11 @@
 """Training from Python, in a notebook or a script: a model and a data set that are there already."""
 import dataclasses
 
-from ..data import load
+from ..checks import fail, shown
+from ..data import Dataset, load
 from ..data.registry import TABLE, recipe_defaults
 from ..errors import Interrupted, UserError
-from ..module import pair
+from ..module import Model, pair
 from ..runs.folder import FollowedRun
 from ..weights.load import describe_model
 from . import prepare
@@ -29,9 +30,7 @@ def fit(model, dataset, recipe=None, out=None, threads=None, callback=None, cons
     Ctrl-C ends the training; the model has the weights of that step, and the result has no test_accuracy.
     Raises UserError where model, data set and settings do not fit each other.
     """
-    side = pair(model.config.img_size)[0]
-    if isinstance(dataset, str):
-        dataset = load(dataset, img_size=side)
+    dataset = check_arguments(model, dataset, callback)
     check_fit(model, dataset)
     recipe, history, trainers = recipe_of(model, dataset, recipe, settings), [], []
 
@@ -74,6 +73,21 @@ def recipe_of(model, dataset, recipe, settings):
         return dataclasses.replace(recipe_for(**{**defaults, **described, **settings}), data=dataset.name)
     except TypeError as error:
         raise UserError(f"fit: {str(error).replace('Recipe.__init__() got an ', '')}") from None
+
+
+def check_arguments(model, dataset, callback):
+    """→ the Dataset, loaded if its name is given.   Raises UserError for arguments of another kind."""
+    if not isinstance(model, Model):
+        fail("model", "a model that numpyvit.create_model or load_model made", shown(model))
+    if callback is not None and not callable(callback):
+        fail("callback", "a function of one argument, or None", shown(callback))
+    if isinstance(dataset, str):
+        return load(dataset, img_size=pair(model.config.img_size)[0])
+    if not isinstance(dataset, Dataset):
+        fail("dataset", "the name of a data set or a Dataset", f"a {type(dataset).__name__}; of arrays it is Dataset("
+             "name, classes, ImageSet(images, labels), ImageSet(test_images, test_labels), checksum) of numpyvit.data, "
+             "with images (n, C, H, W) uint8, labels (n,) int64, and any text as name and checksum")
+    return dataset
 
 
 def check_fit(model, dataset):
