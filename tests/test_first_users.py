@@ -459,7 +459,7 @@ def test_an_empty_file_is_called_empty(finished, tmp_path, capsys):
 def test_one_class_is_none_to_choose_from(images, tmp_path, capsys):
     shutil.copytree(images / "train" / "ring", tmp_path / "one" / "train" / "ring")
     line = one_line(capsys, "train", "--data", f"folder:{tmp_path / 'one'}", "--out", tmp_path / "run")
-    assert "expected the directories of two classes or more, found only ring" in line and not (tmp_path / "run").exists()
+    assert "expected two classes or more, found only ring" in line and not (tmp_path / "run").exists()
 
 
 def test_23_fit_says_what_it_takes(data):

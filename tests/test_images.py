@@ -100,7 +100,7 @@ def test_the_largest_images_are_read_within_the_limit(kind, mode, megabytes, tmp
 def unreadable(tmp_path):
     png, jpeg = encoded(picture()), encoded(picture(width=200, height=200), "JPEG")
     yield "missing.png", None, "No such file"
-    yield "empty.png", b"", "another kind"
+    yield "empty.png", b"", "the file is empty"
     yield "text.png", b"hello", "another kind"
     yield "truncated.png", png[:len(png) // 2], "damaged"
     yield "header.png", png[:20], None

@@ -106,8 +106,6 @@ def class_names(folder):
     classes = tuple(subdirectories(folder))
     if not classes:
         raise UserError(f"{folder}: expected one directory a class, found none")
-    if len(classes) == 1:
-        raise UserError(f"{folder}: expected the directories of two classes or more, found only {classes[0]}")
     return classes
 
 

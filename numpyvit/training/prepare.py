@@ -58,6 +58,8 @@ def load_dataset(recipe, progress, recorded=None, data_dir=None):
 
 def new_model(recipe, dataset, world=ALONE):
     """The recipe's model, with as many classes and channels as the data set has. world: the ranks that will train it"""
+    if len(dataset.classes) < 2:
+        raise UserError(f"{dataset.source}: expected two classes or more, found only {', '.join(dataset.classes)}")
     needs = {"num_classes": len(dataset.classes), "in_chans": dataset.train.images.shape[1]}
     for field, value in needs.items():
         if recipe.model_fields.get(field, value) != value:
