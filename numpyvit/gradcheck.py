@@ -35,7 +35,7 @@ from .differences import ENTRIES, Gradient, check_gradient
 from .module import pair
 
 TOLERANCE = 1e-8            # relative to the gradient's norm; the differences leave 1e-12 of an op, 1e-9 of a model
-STREAM = b"directions"      # with the seed: dy must not be the numbers that np.random.default_rng(seed) gave to an array
+STREAM = b"directions"      # beside the seed: dy must not be the numbers that default_rng(seed) gave to an array
 
 
 @dataclass

@@ -174,8 +174,8 @@ def chosen(names):
             close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
             hint = f"; did you mean {', '.join(close)}?" if close else "."
             module = name.removesuffix(".py")
-            yours = f"{module}:NAME, for NAME_forward and NAME_backward in {module}.py" if Path(f"{module}.py").is_file() \
-                else "MODULE:NAME"
+            there = Path(f"{module}.py").is_file()
+            yours = f"{module}:NAME, for NAME_forward and NAME_backward in {module}.py" if there else "MODULE:NAME"
             raise UserError(f"no op or model is called {name!r}{hint} A pair of your own is {yours}.")
         found += matches
     return list(dict.fromkeys(found))

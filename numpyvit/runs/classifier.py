@@ -38,8 +38,8 @@ def load_model(path, dtype=None, **fields):
     dtype, fields: see numpyvit.weights.load_model; of a run nothing can be chosen.   Raises UserError.
     """
     if str(path) in PRESETS and not os.path.exists(path):
-        raise UserError(f"{path} is a preset, not a file of weights: numpyvit.create_model({str(path)!r}) makes it, with "
-                        "random weights")
+        raise UserError(f"{path} is a preset, not a file of weights: numpyvit.create_model({str(path)!r}) makes it, "
+                        "with random weights")
     if not is_run(path):
         return build.load_model(path, dtype, **fields)
     if fields or dtype:

@@ -36,8 +36,8 @@ class Recipe:
 
     model: str = setting("vit_nano_conv_32", "preset (see `numpyvit models`), or vit, swin or cvt: then the length "
                          "chooses the preset", "model")
-    model_fields: dict = setting({}, "a field of the model's config; each field takes a --set of its own: --set depth=2 --set "
-                                "embed_dim=96", "model")
+    model_fields: dict = setting({}, "a field of the model's config; each field takes a --set of its own: --set "
+                                 "depth=2 --set embed_dim=96", "model")
     dtype: str = setting("float32", "of weights and activations", "model", choices=("float32", "float64"))
     seed: int = setting(0, "decides weights, order, augmentation, dropout and the validation split", "model",
                         least=0, below=2**63)
