@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import numpyvit
+
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
 
@@ -54,3 +56,32 @@ def test_the_tree_lists_every_file_and_folder():
              if not p.name.startswith("__") and (p.is_dir() or p.suffix == ".py")}
     assert there - {"errors.py"} <= listed, sorted(there - listed)
     assert listed <= there, sorted(listed - there)
+
+
+def test_24_the_citation_is_a_citation_file():
+    """Of the Citation File Format 1.2.0: what it requires, and the version that this is."""
+    (citation,) = blocks("yaml")
+    fields = dict(line.split(": ", 1) for line in citation.splitlines())
+    assert fields.keys() >= {"cff-version", "message", "title", "authors"} and fields["cff-version"] == "1.2.0"
+    assert fields["version"] == numpyvit.__version__ and re.fullmatch(r"\d{4}-\d\d-\d\d", fields["date-released"])
+    assert re.fullmatch(r"\[\{name: .+\}\]", fields["authors"]) and "numpyvit" in fields["title"]
+
+
+def test_24_the_changes_begin_with_this_version():
+    changes = re.findall(r"^- \*\*(.+?)\*\*: ", TEXT.split("changes\n", 1)[1], flags=re.M)
+    assert changes[0] == numpyvit.__version__ and len(changes) >= 2
+
+
+def test_what_the_readme_installs_can_be_installed():
+    """By its name alone nobody can install a package that no index has."""
+    assert not re.findall(r"pip install ['\"]?numpyvit", TEXT)
+    assert not re.findall(r"pip install ['\"]?numpyvit", (ROOT / "numpyvit/training/MPI.md").read_text())
+
+
+def test_commands_in_sentences_exist():
+    from numpyvit.cli.main import parser
+    lines = re.findall(r"`numpyvit ([^`]*[^`…. ])`", re.sub(r"```.*?```", "", TEXT, flags=re.S).replace("\n", " "))
+    lines += [line.split("pdb -m numpyvit ")[1] for line in re.findall(r"`([^`]*pdb -m numpyvit [^`]*)`", TEXT)]
+    assert len(lines) >= 8
+    for line in lines:
+        assert parser().parse_args(line.replace('"', "").split()).run, line

@@ -47,7 +47,7 @@ def load_mpi(size):
         with warnings.catch_warnings(action="ignore"):              # about a foreign launcher; more is said below
             from mpi4py import MPI
     except ModuleNotFoundError:
-        raise UserError(f"{size} processes were started together, which takes mpi4py: pip install 'numpyvit[mpi]', and "
+        raise UserError(f"{size} processes were started together, which takes mpi4py: pip install mpi4py, and "
                         "an MPI unless the machine has one: pip install mpich") from None
     except (ImportError, RuntimeError) as error:                             # mpi4py is there, libmpi is not
         raise UserError(f"mpi4py finds no MPI library ({str(error).splitlines()[0]}): load the machine's MPI "
