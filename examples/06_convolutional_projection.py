@@ -7,7 +7,7 @@ how its weight goes back to the tokens; what stride 2 saves in every stage of Cv
 """
 import numpy as np
 
-from numpyvit.layers import ConvBatchNorm
+from numpyvit.layers import DepthwiseBatchNorm
 from numpyvit.models.grids import covering, spread_evenly
 from numpyvit.ops.attention import attention_forward
 from numpyvit.ops.depthwise_conv import depthwise_conv_forward
@@ -27,7 +27,7 @@ print(f"map {x.shape[1:]}   queries {maps['q'].shape[1:]}, stride 1   keys and v
 print(f"attention: {attn.shape[0]} queries × {attn.shape[1]} keys, rows sum to 1\n{attn}")
 assert np.allclose(attn.sum(axis=1), 1)
 
-window = ConvBatchNorm(C, 3, 2).window                                       # kernel, stride, padding
+window = DepthwiseBatchNorm(C, 3, 2).window                                  # kernel, stride, padding
 print("\nalong an axis, key 0 saw tokens 0 and 1 (and padding), key 1 tokens 1 and 2; a token gets the mean of its keys:")
 shares = covering(H, 2, *window)                                             # (3 tokens, 2 keys)
 print(shares)

@@ -50,13 +50,19 @@ class Pass(NamedTuple):
     seeds: (B,) uint64, one an image, of which dropout and drop path draw their bits; None where nothing is random.
     statistics: in training a dictionary, in which every batch norm leaves what it measured, {its name: (mean, unbiased
     variance)}; None in evaluation, where batch norms use their running statistics.
+    keep: False where only the logits are wanted, in evaluation: the caches of blocks are dropped.
     """
 
     seeds: np.ndarray | None = None
     statistics: dict | None = None
+    keep: bool = True
+
+    def kept(self, cache):
+        """The cache, or None where none is kept."""
+        return cache if self.keep else None
 
 
-EVALUATION = Pass()
+EVALUATION, LOGITS_ALONE = Pass(), Pass(keep=False)
 
 
 class Module:

@@ -232,15 +232,10 @@ class DepthwiseConv(Conv):
 
 
 class ConvBatchNorm(Module):
-    """BN(depthwise(x)).   x (B, H, W, C)   →   y (B, Ho, Wo, C)"""
+    """BN(conv(x)).   conv: a Conv to C channels without a bias, which batch norm would subtract again"""
 
-    def __init__(self, C, kernel, stride):
-        self.conv, self.bn = DepthwiseConv(C, kernel, stride, kernel // 2, bias=False), BatchNorm(C)
-        self.window = (kernel, stride, kernel // 2)  # kernel, stride, padding
-
-    def windows(self, n):
-        """How many outputs n inputs make along an axis."""
-        return output_size(n, *self.window)
+    def __init__(self, conv, C):
+        self.conv, self.bn = conv, BatchNorm(C)
 
     def forward(self, x, down=EVALUATION):
         if not self.bn and down.statistics is not None:
@@ -253,6 +248,18 @@ class ConvBatchNorm(Module):
         c1, c2 = cache
         dh = self.bn.backward(dy, c2) if self.bn else dy
         return self.conv.backward(dh, c1)
+
+
+class DepthwiseBatchNorm(ConvBatchNorm):
+    """BN(depthwise(x)).   x (B, H, W, C)   →   y (B, Ho, Wo, C)"""
+
+    def __init__(self, C, kernel, stride):
+        super().__init__(DepthwiseConv(C, kernel, stride, kernel // 2, bias=False), C)
+        self.window = (kernel, stride, kernel // 2)  # kernel, stride, padding
+
+    def windows(self, n):
+        """How many outputs n inputs make along an axis."""
+        return output_size(n, *self.window)
 
 
 class AvgPool(Module):

@@ -9,7 +9,7 @@ import numpy as np
 
 from .checks import check_number, fail, shown
 from .errors import UserError
-from .flat import ALIGN, EVALUATION, FlatModule, Module, Parameter, Pass             # noqa: F401, offered from here
+from .flat import ALIGN, EVALUATION, LOGITS_ALONE, FlatModule, Module, Parameter, Pass  # noqa: F401, offered from here
 from .ops.random_bits import image_seeds
 from .ops.softmax import softmax_forward
 
@@ -102,8 +102,12 @@ class Model(FlatModule):
         return self.backward_pass(self.check_logits_gradient(dlogits, cache.batch), cache.parts)
 
     def __call__(self, images) -> np.ndarray:
-        """logits (B, K) of images, in evaluation."""
-        return self.forward(images)[0]
+        """logits (B, K) of images, in evaluation: those of forward up to rounding, with less work and memory."""
+        return self.forward_pass(self.check_images(images), LOGITS_ALONE)[0]
+
+    def for_inference(self):
+        """A model with the same logits up to rounding, which need not train: here the model itself."""
+        return self
 
     def forward_pass(self, images, down: Pass):
         """logits and caches of images that are checked.   down: the Pass, for layers that draw bits or measure"""
@@ -192,7 +196,7 @@ class Model(FlatModule):
         if self.preprocessing is None:
             raise UserError("this model does not know how its images are prepared: build it with numpyvit.load_model, "
                             "or call it with normalised images")
-        logits = self.forward(self.preprocessing(image, self.dtype)[None])[0][0].astype(np.float64)
+        logits = self(self.preprocessing(image, self.dtype)[None])[0].astype(np.float64)
         probabilities, _ = softmax_forward(logits)
         check_number("top", top, whole=True, least=1)
         best = (-probabilities).argsort(kind="stable")[:top]

@@ -66,10 +66,10 @@ def evaluation_logits(model, count, load_images, block, pool, world=None):
     starts = range(0, count, block)
     if world and world.size > 1:
         starts = starts[world.rank * len(starts) // world.size:(world.rank + 1) * len(starts) // world.size]
-    logits = np.zeros((count, model.config.num_classes), model.dtype)
+    logits, model = np.zeros((count, model.config.num_classes), model.dtype), model.for_inference()
 
     def run(lo):
-        logits[lo:lo + block], _ = model.forward(load_images(lo, min(lo + block, count)))
+        logits[lo:lo + block] = model(load_images(lo, min(lo + block, count)))
 
     pool.map(run, starts)
     return world.together(logits) if world else logits

@@ -12,7 +12,7 @@ from numpyvit import functional as F
 from numpyvit import gradcheck
 from numpyvit.flat import EVALUATION, Pass
 from numpyvit.inspection import flops
-from numpyvit.layers import ConvBatchNorm, merge_heads
+from numpyvit.layers import DepthwiseBatchNorm, merge_heads
 from numpyvit.models.cvt import CvTConfig, fold_batch_norm, split_class
 from numpyvit.training.lanes import Lanes
 from torch_models import twin_of

@@ -5,7 +5,8 @@ NAME/end holds the weights and the metrics with which that version finished the 
 generated images, with dropout, mixtures, clipping and, but for vit_sgd, an average of the weights.
 
 The last bits depend on the compiled code that the processor gets: on NumPy's BLAS, its exp, and Numba's vector width. The
-comparison is exact where MACHINE is the machine that made the folders, and to 1e-5 everywhere else.
+weights and the losses of the steps are compared exactly where MACHINE is the machine that made the folders, and to 1e-5
+everywhere else; scores of images are compared to 1e-5 everywhere.
 """
 import hashlib
 import json
@@ -39,6 +40,11 @@ def machine():
     return hashlib.sha256(b"".join(np.ascontiguousarray(r).tobytes() for r in results)).hexdigest()[:16]
 
 
+def training(metrics):
+    """The lines of metrics.jsonl that were written by steps."""
+    return [line for line in metrics.splitlines() if json.loads(line)["kind"] == "train"]
+
+
 @pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.iterdir()))
 def test_an_old_run_resumes(name, tmp_path, monkeypatch):
     small_shapes(monkeypatch)
@@ -52,7 +58,7 @@ def test_an_old_run_resumes(name, tmp_path, monkeypatch):
     assert ours.keys() == theirs.keys() and any(not np.array_equal(started[n], theirs[n]) for n in theirs)
     if machine() == MACHINE:
         assert all(np.array_equal(ours[n], theirs[n]) and ours[n].dtype == theirs[n].dtype for n in theirs)
-        assert metrics == expected
+        assert training(metrics) == training(expected)                       # scores may have other last bits
     for n in theirs:
         np.testing.assert_allclose(ours[n], theirs[n], rtol=1e-5, atol=1e-5, err_msg=n)
     for line, other in zip(metrics.splitlines(), expected.splitlines(), strict=True):

@@ -74,6 +74,16 @@ def test_lanes_average_the_statistics_of_the_micro_batches_in_order():
     assert all(np.array_equal(result["gradient"], results[0]["gradient"]) for result in results)
 
 
+def test_inference_folds_the_batch_norms():
+    model, rng = random_model()
+    images = images_of(model, rng, 3)
+    folded, expected = model.for_inference(), model.forward(images)[0]
+    assert cases.error(folded(images), expected) <= 1e-12
+    assert not [*folded.named_buffers()] and len([*model.named_buffers()]) == 9
+    with pytest.raises(ValueError, match="train: .*folded"):
+        folded.forward(images, train=True)
+
+
 def test_names_and_shapes():
     """torch's names and layouts: a stem of convolution and batch norm, and the 1×1 convolution where plain patches have theirs."""
     model, _ = random_model()

@@ -11,7 +11,7 @@ import cases
 import numpyvit
 from numpyvit import functional as F
 from numpyvit import gradcheck
-from numpyvit.flat import Pass
+from numpyvit.flat import LOGITS_ALONE, Pass
 from numpyvit.models.vit import ViTConfig
 from numpyvit.module import Parameter
 from torch_models import twin_of
@@ -152,6 +152,22 @@ def test_training_is_a_function_of_the_seeds():
     for bad in (None, np.arange(3, dtype=np.uint64), np.arange(4), "seed"):
         with pytest.raises(ValueError, match="rng"):
             logits(bad)
+
+
+@pytest.mark.parametrize("fields", [{}, dict(norm_order="post"), dict(qkv_bias=False, depth=1), dict(global_pool="avg"),
+                                    dict(global_pool="gap"), dict(representation_size=5)], ids=str)
+def test_a_call_gives_the_logits_of_forward(fields):
+    """The last block computes the class token alone, and no cache of a block is kept."""
+    model, rng, images_of = random_model(**fields)
+    images = images_of(3)
+    expected, whole = model.forward(images)
+    assert cases.error(model(images), expected) <= 1e-12
+    assert all(cache is not None for cache in whole.parts.blocks)
+    _, parts = model.forward_pass(images, LOGITS_ALONE)
+    assert parts.blocks == [None] * model.config.depth
+    last = model.blocks[-1]
+    x = rng.standard_normal((3, 7, 24))
+    assert cases.error(last.first_token(x), last.forward(x)[0][:, :1]) <= 1e-12
 
 
 def test_a_dropped_branch_leaves_the_residual_untouched():

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from .. import functional as F
 from ..flat import EVALUATION, Module
-from ..layers import DropPath, Dropout, LayerNorm, Linear, Mlp
+from ..layers import DropPath, Dropout, LayerNorm, Linear, Mlp, merge_heads, split_heads
 from . import rows
 
 
@@ -58,6 +58,14 @@ class Block(Module):
         dh = self.norm1.backward(dh, cache.norm1)
         return F.residual(dx, dh)
 
+    def first_token(self, x):
+        """forward in evaluation, of the first token alone, which attends to all.   x (B, N, C)   →   (B, 1, C)"""
+        h, _ = self.norm1.forward(x)
+        x = F.residual(x[:, :1], self.attn.first_token(h))
+        h, _ = self.norm2.forward(x)
+        h, _ = self.mlp.forward(h)
+        return F.residual(x, h)
+
     def rows(self, name, tokens):
         """The rows of a summary, in the order of forward.   tokens: (N,) or (H, W)"""
         return [rows.norm(f"{name}.norm1", self.norm1, tokens), *self.attn.rows(f"{name}.attn", tokens),
@@ -83,6 +91,12 @@ class PostNormBlock(Block):
         dx = self.norm1.backward(dx, cache.norm1)
         dh = self.drop_path1.backward(dx, cache.drop_path1)
         return F.residual(dx, self.attn.backward(dh, cache.attn))
+
+    def first_token(self, x):
+        """forward in evaluation, of the first token alone, which attends to all.   x (B, N, C)   →   (B, 1, C)"""
+        x, _ = self.norm1.forward(F.residual(x[:, :1], self.attn.first_token(x)))
+        h, _ = self.mlp.forward(x)
+        return self.norm2.forward(F.residual(x, h))[0]
 
     def rows(self, name, tokens):
         """The rows of a summary, in the order of forward."""
@@ -122,6 +136,15 @@ class SelfAttention(Module):
         dy = self.proj.backward(dy, cache.proj)
         dqkv, _ = F.self_attention_backward(dy, cache.attention)
         return self.qkv.backward(dqkv, cache.qkv)
+
+    def first_token(self, x):
+        """forward in evaluation, of the first token alone.   x (B, N, C)   →   y (B, 1, C)"""
+        C, weight, bias = x.shape[-1], self.qkv.weight.data, self.qkv.bias
+        bias_q, bias_kv = (bias.data[:C], bias.data[C:]) if bias else (None, None)
+        q, _ = F.linear_forward(x[:, :1], weight[:C], bias_q)
+        kv, _ = F.linear_forward(x, weight[C:], bias_kv)
+        y, _ = F.attention_forward(*(split_heads(part, self.num_heads) for part in (q, kv[..., :C], kv[..., C:])))
+        return self.proj.forward(merge_heads(y))[0]
 
     def probs(self, cache):
         """The probabilities, (B, nh, N, N)."""

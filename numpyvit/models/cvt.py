@@ -24,7 +24,7 @@ from .block import Block
 from .checks import check_heads, check_image_size, check_stages
 from .cvt_layers import METHODS, ConvAttention, join_class, split_class
 from .embed import ConvEmbed
-from .fold import fold_batch_norm                                            # noqa: F401, offered from here
+from .fold import fold_batch_norm
 
 PER_STAGE = ("embed_dims", "depths", "num_heads", "patch_sizes", "patch_strides", "patch_paddings")
 
@@ -137,7 +137,7 @@ class Level(Module):
         c_blocks = []
         for block in self.blocks:
             x, cache = block.forward(x, down)
-            c_blocks.append(cache)
+            c_blocks.append(down.kept(cache))
         return x, LevelCache(c_embed, c_drop, c_blocks)
 
     def backward(self, dx, cache):
@@ -182,12 +182,15 @@ class CvT(Model):
         """[stage0, stage1, …]"""
         return [getattr(self, f"stage{i}") for i in range(len(self.config.depths))]
 
+    def for_inference(self):
+        return fold_batch_norm(self)
+
     def forward_pass(self, images, down):
         x, c_levels = np.ascontiguousarray(images.transpose(0, 2, 3, 1)), []
         for level in self.levels:
             tokens, cache = level.forward(x, down)
             _, x = split_class(tokens, level.size)           # the next level's map
-            c_levels.append(cache)
+            c_levels.append(down.kept(cache))
         logits, c_head = self.classify(tokens)
         return logits, CvTCache(c_levels, c_head)
 

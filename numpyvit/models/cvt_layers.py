@@ -5,12 +5,12 @@ import numpy as np
 
 from .. import functional as F
 from ..flat import EVALUATION, Module
-from ..layers import AvgPool, ConvBatchNorm, Dropout, Linear, merge_heads, split_heads
+from ..layers import AvgPool, DepthwiseBatchNorm, Dropout, Linear, merge_heads, split_heads
 from . import rows
 from .grids import spread_evenly
 
 # qkv_method → what stands before the Linear of q, and before those of k and v
-METHODS = {"dw_bn": (ConvBatchNorm, ConvBatchNorm), "avg": (None, AvgPool), "linear": (None, None)}
+METHODS = {"dw_bn": (DepthwiseBatchNorm, DepthwiseBatchNorm), "avg": (None, AvgPool), "linear": (None, None)}
 
 
 class ConvAttentionCache(NamedTuple):

@@ -3,7 +3,7 @@ import numpy as np
 
 from .. import functional as F
 from ..flat import EVALUATION, Module
-from ..layers import BatchNorm, Conv, LayerNorm
+from ..layers import Conv, ConvBatchNorm, LayerNorm
 from ..ops.conv import output_size
 from . import rows
 
@@ -80,26 +80,25 @@ class ConvEmbed(Module):
         return [rows.conv(f"{name}.proj", self.proj, tokens), rows.norm(f"{name}.norm", self.norm, tokens)]
 
 
-class ConvNormAct(Module):
+class ConvNormAct(ConvBatchNorm):
     """act(BN(conv(x))), 3×3.   x (B, H, W, Cin)   →   y (B, ⌈H/stride⌉, ⌈W/stride⌉, C)
 
-    The convolution has no bias: batch norm would subtract it again. bias_activation's bias is 0.
+    bias_activation's bias is 0.
     """
 
     def __init__(self, in_chans, C, stride, act="gelu"):
-        self.conv, self.bn, self.act = Conv(C, in_chans, 3, stride, 1, bias=False), BatchNorm(C), act
+        super().__init__(Conv(C, in_chans, 3, stride, 1, bias=False), C)
+        self.act = act
 
     def forward(self, x, down=EVALUATION):
-        h, c1 = self.conv.forward(x)
-        h, c2 = self.bn.forward(h, down)
-        y, c3 = F.bias_activation_forward(h, np.zeros(h.shape[-1], h.dtype), self.act)
-        return y, (c1, c2, c3)
+        h, c1 = super().forward(x, down)
+        y, c2 = F.bias_activation_forward(h, np.zeros(h.shape[-1], h.dtype), self.act)
+        return y, (c1, c2)
 
     def backward(self, dy, cache):
-        c1, c2, c3 = cache
-        dh, _ = F.bias_activation_backward(dy, c3)
-        dh = self.bn.backward(dh, c2)
-        return self.conv.backward(dh, c1)
+        c1, c2 = cache
+        dh, _ = F.bias_activation_backward(dy, c2)
+        return super().backward(dh, c1)
 
     def rows(self, name, out):
         """The rows of a summary.   out: (H, W) of the output"""
@@ -125,7 +124,7 @@ class ConvStem(Module):
         x, caches = np.ascontiguousarray(images.transpose(0, 2, 3, 1)), []
         for layer in self.stem:
             x, cache = layer.forward(x, down)
-            caches.append(cache)
+            caches.append(down.kept(cache))
         tokens, weight = x.reshape(len(x), -1, x.shape[-1]), self.proj.weight.data
         y, c_proj = F.linear_forward(tokens, weight.reshape(len(weight), -1), self.proj.bias.data)
         return y, (caches, c_proj, x.shape)

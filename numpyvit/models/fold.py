@@ -21,6 +21,6 @@ def fold_batch_norm(model):
             module.conv.bias = Parameter(bias.shape, zeros)
             state[f"{path}.conv.weight"] *= gain[:, None, None, None]
             state[f"{path}.conv.bias"] = bias - mean * gain
-    folded.materialise(dtype=model.dtype)
+    folded.materialise(None, model.dtype)
     folded.load_state_dict(state)
     return folded

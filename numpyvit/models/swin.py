@@ -102,7 +102,7 @@ class Layer(Module):
             x, c_merge = self.downsample.forward(x)
         for block in self.blocks:
             x, cache = block.forward(x, down)
-            c_blocks.append(cache)
+            c_blocks.append(down.kept(cache))
         return x, LayerCache(c_merge, c_blocks)
 
     def backward(self, dx, cache):
@@ -160,7 +160,7 @@ class Swin(Model):
         c_layers = []
         for layer in self.layers:
             x, cache = layer.forward(x, down)
-            c_layers.append(cache)
+            c_layers.append(down.kept(cache))
         x, c3 = self.norm.forward(x)
         logits, c4 = self.head.forward(x)
         return logits, SwinCache(c1, c2, c_layers, c3, c4)

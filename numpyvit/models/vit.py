@@ -18,6 +18,7 @@ from . import rows
 from .block import Block, PostNormBlock, SelfAttention
 from .checks import check_divisor, check_image_size
 from .embed import ConvStem, PatchEmbed
+from .fold import fold_batch_norm
 from .heads import PreLogits
 
 
@@ -130,12 +131,18 @@ class ViT(Model):
         c = self.config
         return SelfAttention(c.embed_dim, c.num_heads, c.qkv_bias, c.attn_drop_rate, c.drop_rate)
 
+    def for_inference(self):
+        return fold_batch_norm(self) if self.config.stem_widths else self
+
     def forward_pass(self, images, down):
         x, c_embed = self.embed(images, down)
         c_blocks = []
         for block in self.blocks:
-            x, cache = block.forward(x, down)
-            c_blocks.append(cache)
+            if block is self.blocks[-1] and self.cls_token and not down.keep:
+                x, cache = block.first_token(x), None                        # classify reads no other token
+            else:
+                x, cache = block.forward(x, down)
+            c_blocks.append(down.kept(cache))
         logits, c_head = self.classify(x)
         return logits, ViTCache(c_embed, c_blocks, c_head)
 
