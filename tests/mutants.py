@@ -39,6 +39,7 @@ TESTS = {
     "augment": ["tests/test_augment.py"],
     "muon": ["tests/test_muon.py"],
     "fast_math": [f"tests/test_kernels.py::{test}" for test in ("test_exp", "test_activations", "test_float64[bias_activation]")],
+    "winograd": [f"tests/test_kernels.py::test_winograd_{test}" for test in ("of_every_geometry", "in_float32", "spreads_no_nan")],
     "layers": ["tests/test_layers.py", "tests/test_vit.py", "tests/test_cvt.py"],
     "heads": ["tests/test_vit.py"],
     "block": ["tests/test_layers.py", "tests/test_vit.py", "tests/test_swin.py", "tests/test_cvt.py", "tests/test_metamorphic.py"],
@@ -47,6 +48,7 @@ TESTS = {
     "embed": ["tests/test_stem.py", "tests/test_vit.py", "tests/test_swin.py", "tests/test_cvt.py"],
     "residual": ["tests/test_layers.py", "tests/test_vit.py", "tests/test_metamorphic.py"],
 }
+TESTS["tiles"] = TESTS["winograd"]
 MORE = {                                                                     # after the op's own tests
     "windows": ["tests/test_ops.py::test_window_tables", "tests/test_swin.py"],
     "window_attention": ["tests/test_swin.py"], "relative_position": ["tests/test_swin.py"],

@@ -68,6 +68,8 @@ EQUIVALENT = {
     "ops/avg_pool.pad_end: columns - padded.shape[2] → ((columns) +": BUFFER,
     "ops/avg_pool.pad_end: columns - padded.shape[2] → (columns)": BUFFER,
     "ops/conv.col2im: 2 → 4": BUFFER,
+    "kernels/winograd.parts: rows * columns → ": "how many images go together decides the time, not the result",
+    "kernels/winograd.columns_of: k - padding → ((k) +": "both leave the same remainder by 2",
     "kernels/depthwise_conv.correlate: 4 → 8": "four at a time less often, one at a time more often",
     "kernels/batch_norm.row_sums: 4 → 8": "four at a time less often, one at a time more often",
     "kernels/depthwise_conv.convolve: j + 3 <= W → ": "the way for pixels at the edge serves the others, too",
