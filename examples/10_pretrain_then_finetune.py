@@ -1,6 +1,6 @@
 """Pre-train, then fine-tune at a higher resolution, as the ViT paper does; against the same training from scratch.
 
-    python examples/10_pretrain_then_finetune.py                     about 3 minutes on two cores
+    python examples/10_pretrain_then_finetune.py [STEPS]             about 3 minutes on two cores; STEPS of pre-training, 1,000 unless given
 
 The large task: seven of the built-in shapes, 32×32 pixels, plenty of images. The small one: the other three shapes, 48×48 pixels, 90
 images. What the paper does between the two (section 3.2, appendix B.1.1):
@@ -12,6 +12,7 @@ What you will see: accuracy on 600 test images while fine-tuning, beside that of
 it better than SGD). In runs/examples/ both as curves, and the table of positions before and after resizing.
 """
 import os
+import sys
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from numpyvit.training.optim import Optimizer
 from numpyvit.training.schedule import learning_rate
 
 BATCH = 32
+STEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 1000                      # and a fifth of that to fine-tune
 LARGE = ("disc", "ring", "square", "frame", "triangle", "plus", "stripes")
 SMALL = ("star", "crescent", "checkerboard")
 os.makedirs("runs/examples", exist_ok=True)
@@ -37,7 +39,7 @@ def images_of(names, per_class, size, seed):
     return ImageSet(everything.images[kept], np.array([names.index(CLASSES[k]) for k in everything.labels[kept]]))
 
 
-def train(model, images, test, steps, settings, peak, every=20):
+def train(model, images, test, steps, settings, peak, every):
     """→ [(step, accuracy on test)]"""
     mean, std = channel_statistics(images.images)
     optimizer, curve, K = Optimizer(model, **settings), [], model.config.num_classes
@@ -57,7 +59,7 @@ def train(model, images, test, steps, settings, peak, every=20):
 
 fields = dict(patch_size=4, embed_dim=64, depth=4, num_heads=4, mlp_ratio=2.0, global_pool="avg")
 large = numpyvit.create_model("vit", img_size=32, num_classes=len(LARGE), **fields)
-curve = train(large, images_of(LARGE, 1500, 32, 0), images_of(LARGE, 60, 32, 1), 1000, dict(beta2=0.98), 2e-3, every=250)
+curve = train(large, images_of(LARGE, 1500, 32, 0), images_of(LARGE, 60, 32, 1), STEPS, dict(beta2=0.98), 2e-3, max(1, STEPS // 4))
 print("pre-training on seven shapes, 32×32: " + ", ".join(f"{a:.0%} after {s}" for s, a in curve))
 numpyvit.save_weights(large, "runs/examples/10_pretrained.safetensors")
 
@@ -69,9 +71,9 @@ tuned.head.weight.data[...] = 0
 tuned.head.bias.data[...] = 0
 similarity = {"32×32: 8×8 positions": position_similarity(large)[3, 4], "48×48: resized to 12×12": position_similarity(tuned)[5, 6]}
 sgd = dict(kind="sgd", momentum=0.9, weight_decay=0.0, clip_norm=1.0)
-curves = {"fine-tuned (SGD)": train(tuned, train_set, test_set, 200, sgd, 0.03)}
+curves = {"fine-tuned (SGD)": train(tuned, train_set, test_set, STEPS // 5, sgd, 0.03, max(1, STEPS // 50))}
 scratch = numpyvit.create_model("vit", img_size=48, num_classes=len(SMALL), **fields)
-curves["from scratch (AdamW)"] = train(scratch, train_set, test_set, 200, dict(beta2=0.98), 1e-3)
+curves["from scratch (AdamW)"] = train(scratch, train_set, test_set, STEPS // 5, dict(beta2=0.98), 1e-3, max(1, STEPS // 50))
 for name, curve in curves.items():
     print(f"{name}: {curve[-1][1]:.1%} of {len(test_set)} test images right, after {curve[-1][0]} steps on {len(train_set)} images")
 

@@ -44,6 +44,12 @@ def test_mistakes_are_one_line(look, options, message, tmp_path, monkeypatch, ca
     assert "got another kind of file" in capsys.readouterr().err
 
 
+def test_a_figure_that_cannot_be_written_is_refused_before_the_run_is_read(tmp_path, capsys):
+    for command in (["attention", str(tmp_path / "none"), "x.png"], ["filters", str(tmp_path / "none")]):
+        assert cli.main([*command, "-o", "x.bmp"]) == 2
+        assert ".png, .svg or .pdf" in capsys.readouterr().err
+
+
 def test_summary(capsys):
     assert cli.main(["summary", "swin_nano_patch2_window4_32", "--set", "depths=1,1"]) == 0
     out = capsys.readouterr().out

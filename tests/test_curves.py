@@ -50,6 +50,7 @@ def test_20_no_star_without_a_test_and_no_curve_without_a_step():
     assert labels(curves_figure(Run(30, val=(30,))).axes[0]) == ["train", "validation"]
     assert labels(curves_figure(Run(3)).axes[0]) == ["train"]
     assert len(curves_figure(Run(0)).axes) == 3
+    assert all(axes.lines[-1].get_marker() == "." for axes in curves_figure(Run(1)).axes)     # one point is visible, too
 
 
 def test_20_colours_of_positions_span_the_values():

@@ -119,7 +119,14 @@ def add_figures(commands):
             p.add_argument("--head", type=int, metavar="N", help="one head, from 0; all of the block unless given")
             p.add_argument("--query", type=pixel, metavar="Y,X", help="attention of the token at this pixel of the "
                            "resized image (default: the class token, or the mean of all)")
-        p.set_defaults(run=run)
+        p.set_defaults(run=run_figure, draw=run)
+
+
+def run_figure(args):
+    """Draw the figure, unless its name is one that no figure can have: that is said before a model is read."""
+    from ..inspection.plots import check_can_save
+    check_can_save(args.out)
+    args.draw(args)
 
 
 def pixel(text):

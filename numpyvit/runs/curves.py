@@ -27,14 +27,15 @@ def curves_figure(run):
     metrics = run.read_metrics()
     train, val, test = ([m for m in metrics if m.get("kind") == kind] for kind in ("train", "val", "test"))
     steps, window = [m["step"] for m in train], max(1, len(train) // 40)
+    mark = "." if len(train) == 1 else None                                  # a line of one point would be invisible
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     for axes, key in zip(figure.subplots(1, 3), ("loss", "accuracy", "lr")):
         values = np.array([m[key] for m in train])
         if key == "lr":
-            axes.plot(steps, values)
+            axes.plot(steps, values, marker=mark)
         else:
             axes.plot(steps, values, color="C0", alpha=0.2, linewidth=0.8)
-            axes.plot(steps, running_mean(values, window), color="C0",
+            axes.plot(steps, running_mean(values, window), color="C0", marker=mark,
                       label=f"train, mean of {window} steps" if window > 1 else "train")
             axes.plot([m["step"] for m in val], [m[key] for m in val], ".-", color="C1",
                       label="validation" if val else None)
