@@ -7,7 +7,7 @@ import pytest
 from explorer_pages import MEAN, MODELS, STD, page, recording, subject
 from numpyvit import functional as F
 from numpyvit.errors import UserError
-from numpyvit.explorer.pack import arrays_of, keep_bits, steps_of
+from numpyvit.explorer.pack import arrays_of, keep_bits, on_grid, shortest, steps_of
 from numpyvit.explorer.record import definitions, float64_twin
 from numpyvit.explorer.tape import Tape
 from numpyvit.explorer.write import explore
@@ -107,6 +107,31 @@ def test_rounded_weights(bits, rng=np.random.default_rng(0)):
     assert np.array_equal(keep_bits(y, bits), y) and (bits < 24 or np.array_equal(y, x))
 
 
+def decoded(array, scale=0, offset=0):
+    """As load.js does."""
+    return (np.asarray(array, np.float64) - offset) * 2.0**scale
+
+
+@pytest.mark.parametrize("bits", [24, 14, 8, 4])
+def test_weights_on_a_grid(bits, rng=np.random.default_rng(0)):
+    """Rounded by at most half a step of 2^-bits of their size, and short in the file without another loss."""
+    x = (rng.standard_normal((60, 70)) * 0.037).astype(np.float32)
+    y = on_grid(x, bits)
+    size = np.sqrt(np.mean(np.square(x, dtype=np.float64)))
+    assert np.abs(y - x).max() <= size * 2.0**-bits / 2 and (bits < 24 or y is x) and y.dtype == x.dtype
+    array, how = shortest(np.float64(y))
+    assert array.dtype == {24: np.float32, 14: np.float32, 8: np.int16, 4: np.int8}[bits]
+    np.testing.assert_array_equal(decoded(array, **how), y)
+    assert np.array_equal(on_grid(np.zeros((2, 2), np.float32), bits), np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("value", [[0.0, -0.0], [], [np.inf, 1.0], [-np.inf, 0.0], [np.nan], [1e300, 1e-300], [5e-324], [0.1], [255.0], [-3.0, 0.75]])
+def test_the_shortest_type_keeps_the_values(value):
+    value = np.array(value, dtype=np.float64)
+    array, how = shortest(value)
+    np.testing.assert_array_equal(decoded(array, **how), value)
+
+
 def test_arrays_keep_every_bit():
     r = recording("swin")
     rows, blob = arrays_of(r)
@@ -115,6 +140,7 @@ def test_arrays_keep_every_bit():
         dtype = np.dtype("<" + row["dtype"])
         planes = np.frombuffer(blob, np.uint8, row["size"] * dtype.itemsize, start).reshape(dtype.itemsize, -1)
         values, start = np.ascontiguousarray(planes.T).view(dtype).ravel(), start + planes.size
+        values = decoded(values, row.get("scale", 0), row.get("offset", 0))
         kept = r.tape.value(row["node"]) if "node" in row else r.tape.tables[row["table"]]
         np.testing.assert_array_equal(values, kept.ravel())
     assert start == len(blob)
@@ -123,9 +149,9 @@ def test_arrays_keep_every_bit():
 def test_too_large_a_model_is_refused(monkeypatch):
     from numpyvit.explorer import write
     model, pixels, _, _ = subject("vit")
-    monkeypatch.setattr(write, "LARGEST", 615_000)
-    assert 8 <= write.significant_bits(model) < 24                            # rounded weights, and the page says so
-    monkeypatch.setattr(write, "LARGEST", 606_000)
+    monkeypatch.setattr(write, "LARGEST", 808_000)
+    assert 4 <= write.bits_that_fit(model) < 24                               # rounded weights, and the page says so
+    monkeypatch.setattr(write, "LARGEST", 803_000)
     with pytest.raises(UserError, match="parameters does not fit.* train vit_.*_32"):
         explore(model, pixels[0], range(5), MEAN, STD)
     monkeypatch.setattr(write, "LARGEST", 10_000_000)

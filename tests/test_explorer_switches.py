@@ -7,8 +7,11 @@ import pytest
 from chromium import PROGRAM, Browser
 from explorer_pages import MEAN, STD, page, recording, subject
 from numpyvit import functional as F
-from numpyvit.explorer.record import definitions, float64_twin
+from numpyvit.explorer.pack import keep_bits
+from numpyvit.explorer.record import definitions, float64_twin, record
+from numpyvit.explorer.update import STATE_BITS, UpdateStep
 from numpyvit.ops import attention, window_attention
+from numpyvit.training.optim import Optimizer
 from test_explorer_browser import TERMS
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium on this machine (apt-get install chromium)")
@@ -185,3 +188,35 @@ def test_a_token_is_switched_by_keyboard_alone(name, browser, pages):
     assert browser.run("app.address()") == address
     browser.key("Enter")
     assert browser.run(settled) == ["switch-token", "false", False, 0]
+
+
+@pytest.mark.parametrize("kind", ["muon", "adamw"])
+def test_the_update_follows_a_change(kind, browser, tmp_path, rng=np.random.default_rng(0)):
+    """Clipping's scale and Muon's norms are computed again, too: after a token is off, the new weights are those of a
+    step of training/optim.py on the new gradient. A frozen parameter stays as it is and does not count in the norm."""
+    model, pixels, labels, _ = subject("vit")
+    twin, remembered = float64_twin(model), float64_twin(model)
+    optimizer = Optimizer(twin, kind, weight_decay=0.05, clip_norm=0.01, freeze="blocks.0.norm1.*")
+    noise = rng.standard_normal(twin.flat.size) * 0.01
+    vectors = {name: np.abs(keep_bits(noise, STATE_BITS)) for name in optimizer.vectors}
+    r = record(model, pixels, labels, MEAN, STD, optimizer=UpdateStep(optimizer, kind, 0.01, 7, vectors))
+    browser.open(page(r, tmp_path / "page.html", update=kind))
+    before = browser.run("app.engine.get(app.program.named.clip_scale)[0]")
+    browser.run("switchToken(attentionBlocks()[0], 2, true)")
+    for path, p in twin.named_parameters():
+        found = browser.run(f"[...app.engine.get(app.program.parameters.find(r => r[0] === {path!r})[2])]")
+        p.grad[...] = np.reshape(found, p.shape)
+    for key, vector in vectors.items():
+        optimizer.vectors[key][...] = vector
+    with definitions():
+        optimizer.step(0.01, 7, optimizer.grad_norm())
+    for path, p in twin.named_parameters():
+        found = browser.run(f"[...app.engine.get(app.program.parameters.find(r => r[0] === {path!r})[3])]")
+        np.testing.assert_allclose(found, p.data.ravel(), rtol=1e-9, atol=1e-12, err_msg=path)
+    frozen = dict(remembered.named_parameters())["blocks.0.norm1.weight"].data
+    np.testing.assert_array_equal(dict(twin.named_parameters())["blocks.0.norm1.weight"].data, frozen)
+    now = browser.run("app.engine.get(app.program.named.clip_scale)[0]")
+    assert 0 < now < 1 and abs(now - before) > 1e-9
+    said = browser.run("""(() => { app.select(app.stepOf.get(app.program.named.grad_squares).number, 3);
+                          return $('step').textContent + $('cell').textContent; })()""")
+    assert "The sum of the squares" in said and "of patch_embed.proj" in said

@@ -92,6 +92,11 @@ def where(condition, a, b):
                 plain(condition), plain(a), plain(b)))
 
 
+def norm(x):
+    """numpy.linalg.norm of all elements: the root of the sum of their squares."""
+    return np.sqrt((x * x).sum())
+
+
 def bincount(x, weights=None, minlength=0):
     """numpy.bincount of a table x, with weights that are on the tape."""
     value = np.bincount(x, weights=plain(weights), minlength=minlength)
@@ -107,7 +112,8 @@ MOVES = ("take", "repeat", "roll", "broadcast_to", "expand_dims", "moveaxis", "s
          "ravel", "squeeze", "flip", "tile")
 FUNCTIONS = {name: moved(name) for name in MOVES}
 FUNCTIONS |= {"concatenate": concatenate, "stack": stack, "split": split, "pad": pad, "where": where,
-              "bincount": bincount, "shape": lambda x: x.shape, "ndim": lambda x: x.ndim, "size": lambda x: x.size,
+              "bincount": bincount, "norm": norm,
+              "shape": lambda x: x.shape, "ndim": lambda x: x.ndim, "size": lambda x: x.size,
               "may_share_memory": lambda a, b: np.may_share_memory(plain(a), plain(b)),
               "clip": lambda x, low, high, **_: x.clip(low, high),
               "zeros_like": lambda x, *_, **__: full(x.tape, np.zeros(x.shape), 0.0),

@@ -42,8 +42,8 @@ def steps_of(recording):
         call = calls[node.call] if node.call is not None else None
         op = node.attrs["kind"] if node.op == "leaf" else call.function if call else "input"
         step = {"node": i, "name": names[i], "module": modules[i], "op": op, "phase": call.phase if call else "forward"}
-        if i == recording.named["dpixels"]:
-            step["phase"] = "backward"
+        if call is None and node.op not in ("leaf", "embedded") and i > recording.named["dlogits"]:
+            step |= {"phase": "backward", "op": "clipping" if modules[i] == "optimizer" else "input"}
         key = f"{step['module'] or 'model'}/{step['op']}/{step['name']}"
         taken[key] = taken.get(key, 0) + 1
         step["id"] = key if taken[key] == 1 else f"{key}~{taken[key]}"
@@ -54,7 +54,9 @@ def steps_of(recording):
 def module_of_nodes(recording):
     """The dotted module name of every node."""
     grads = {node: path.rpartition(".")[0] for path, node in [*recording.gradients.items(), *recording.updated.items()]}
-    fixed = {recording.named[name]: "image" for name in ("pixels", "images", "dpixels")}
+    where = dict.fromkeys(("pixels", "images", "dpixels"), "image")
+    where |= dict.fromkeys(("grad_squares", "grad_norm", "clip_scale"), "optimizer")
+    fixed = {node: where[name] for name, node in recording.named.items() if name in where}
     modules = []
     for i, node in enumerate(recording.tape.nodes):
         module = recording.calls[node.call].module if node.call is not None else ""
@@ -160,26 +162,52 @@ def keep_bits(array, bits):
     return rounded.view(np.float32)
 
 
+def on_grid(array, bits):
+    """Values rounded to multiples of a power of two, at most 2^−bits of their root mean square (24 bits keep all)."""
+    size = float(np.sqrt(np.mean(np.square(array, dtype=np.float64)))) if array.size else 0.0
+    if bits >= 24 or not 0 < size < np.inf:
+        return array
+    step = 2.0 ** (np.floor(np.log2(size)) - bits)
+    return (np.rint(np.float64(array) / step) * step + 0.0).astype(array.dtype)
+
+
+def shortest(value):
+    """(array, {scale, offset}): the same values in fewer bytes, value = (array − offset) · 2^scale.   value: float64
+
+    Two bytes get an offset of 128: the high byte of most numbers is then 0, whatever their sign, and zips to nothing.
+    """
+    if value.size and np.isfinite(value).all():
+        mantissa, exponent = np.frexp(value[value != 0])
+        whole = (np.abs(mantissa) * 2**53).astype(np.int64)
+        lowest = np.log2((whole & -whole).astype(np.float64)) + exponent - 53          # of the last bit that is set
+        scale = int(lowest.min(initial=0))
+        whole = value * 2.0**-scale if scale > -60 else np.full(1, np.inf)
+        for kind, offset in ((np.uint8, 0), (np.int8, 0), (np.int16, 128)):
+            if np.iinfo(kind).min <= whole.min() and whole.max() <= np.iinfo(kind).max - offset:
+                return (whole + offset).astype(kind), {"scale": scale, "offset": offset}
+    with np.errstate(over="ignore"):
+        single = value.astype(np.float32)
+    return (single if np.array_equal(single, value, equal_nan=True) else value), {}
+
+
+def planes_of(array):
+    """The bytes of an array: the first byte of every element, then the second, … Zip finds more in this order."""
+    data = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes()
+    return np.frombuffer(data, np.uint8).reshape(-1, array.itemsize).T.tobytes()
+
+
 def arrays_of(recording):
-    """[{node or table, dtype, size, crc}] and the bytes of all of them: first bytes, second bytes, … of each."""
+    """[{node or table, dtype, size, crc, scale, offset}] and the bytes of all of them."""
     rows, blobs = [], []
 
     def add(row, array):
-        data = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes()
-        planes = np.frombuffer(data, np.uint8).reshape(-1, array.itemsize).T.tobytes()
-        rows.append(row | {"dtype": array.dtype.str[1:], "size": int(array.size), "crc": zlib.crc32(planes)})
-        blobs.append(planes)
+        blobs.append(planes_of(array))
+        rows.append(row | {"dtype": array.dtype.str[1:], "size": int(array.size), "crc": zlib.crc32(blobs[-1])})
 
     for i, node in enumerate(recording.tape.nodes):
         if node.op in ("leaf", "embedded"):
-            value = np.asarray(recording.tape.value(i), np.float64)
-            with np.errstate(over="ignore"):
-                short = value.astype(np.float32)
-            small = value.astype(np.uint8) if value.size and np.all((value >= 0) & (value < 256)) else None
-            if small is not None and np.array_equal(small, value):
-                add({"node": i}, small)
-            else:
-                add({"node": i}, short if np.array_equal(short, value, equal_nan=True) else value)
+            array, how = shortest(np.asarray(recording.tape.value(i), np.float64))
+            add({"node": i} | how, array)
     for i, table in enumerate(recording.tape.tables):
         add({"table": i}, table)
     return rows, b"".join(blobs)

@@ -203,7 +203,8 @@ def put_on_tape(tape, model):
 
 class Recording:
     """What record() found: tape, calls, model; order: every (call, line, name, node), in time;
-    named: {pixels, target, images, logits, loss, dlogits, dimages, dpixels: node};
+    named: {pixels, target, images, logits, loss, dlogits, dimages, dpixels: node}, and where an optimiser clips
+    {grad_squares, grad_norm, clip_scale: node};
     gradients: {name of a parameter: node}; updated: {name: node of the parameter after a step of the optimiser}."""
 
 
@@ -234,15 +235,15 @@ def record(model, pixels, label, mean, std, train=False, rng=None, optimizer=Non
         recorder.module = ""
         dimages = model.backward(dlogits, cache)
         dpixels = dimages / (std * 255.0)
-        r.updated, r.states = {}, {}
+        r.updated, r.states, clipping = {}, {}, {}
         if optimizer:
             for name, gradient in gradients.items():
                 recorder.module = name.rpartition(".")[0]
                 r.updated[name] = optimizer(name, parameters[name], gradient, gradients, tape)
-            r.states = optimizer.states
+            r.states, clipping = optimizer.states, optimizer.clipping
     r.tape, r.calls, r.order, r.model = tape, recorder.calls, recorder.order, model
     named = dict(pixels=image, target=target, images=images, logits=logits, loss=loss, dlogits=dlogits, dimages=dimages,
-                 dpixels=dpixels)
+                 dpixels=dpixels, **clipping)
     r.named = {name: array.current() for name, array in named.items()}
     r.gradients = {name: g.current() for name, g in gradients.items()}
     return r

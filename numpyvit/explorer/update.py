@@ -1,5 +1,5 @@
 """One step of a run's optimiser on the tape: what it remembers, the gradient of this image, the new weights."""
-import math
+import numpy as np
 
 from .. import functional as F
 from ..ops.optim import Update
@@ -19,14 +19,14 @@ class UpdateStep:
     def __init__(self, optimizer, kind, lr, number, vectors):
         self.optimizer, self.kind, self.lr, self.number, self.vectors = optimizer, kind, float(lr), number, vectors
         self.parameters = {name: (p, start, end) for name, p, start, end in optimizer.model.layout()}
-        self.scale, self.states = None, {}
+        self.scale, self.states, self.clipping = None, {}, {}
 
     def __call__(self, name, parameter, gradient, gradients, tape):
         """parameter, gradient: on the tape; parameter is changed in place.   gradients: of all, for clipping"""
         if self.scale is None:
-            norm = math.sqrt(sum(float((tape.value(g.current())**2).sum()) for g in gradients.values()))
-            clip = self.optimizer.clip_norm
-            self.scale = min(1.0, clip / (norm + 1e-6)) if clip else 1.0
+            self.scale = self.clip_scale(gradients) if self.optimizer.clip_norm else 1.0
+        if name in self.optimizer.frozen:
+            return parameter.current()
         p, start, end = self.parameters[name]
         module, _, own = name.rpartition(".")
         group = next(group for group in self.optimizer.groups if group.start <= start and end <= group.end)
@@ -41,6 +41,15 @@ class UpdateStep:
         now = Update(lr, self.number, decay=group.decay, scale=self.scale)
         getattr(F, rule.step)(*arrays, now, *(self.optimizer.settings[key] for key in rule.settings))
         return parameter.current()
+
+    def clip_scale(self, gradients):
+        """What clipping multiplies every gradient with, on the tape, as in Optimizer.step: min(1, clip / norm)."""
+        trained = [g for name, g in gradients.items() if name not in self.optimizer.frozen]
+        squares = np.concatenate([(g * g).sum().reshape(1) for g in trained])
+        norm = np.sqrt(squares.sum())
+        scale = np.minimum(self.optimizer.clip_norm / (norm + 1e-6), 1.0)
+        self.clipping = {"grad_squares": squares, "grad_norm": norm, "clip_scale": scale}
+        return scale
 
 
 def update_of(classifier):

@@ -8,12 +8,12 @@ from ..errors import UserError
 from ..files.atomic import write_atomic
 from ..models import count_parameters, list_models
 from .document import document
-from .pack import keep_bits, packed
+from .pack import on_grid, packed, planes_of, shortest
 from .record import record
 
 LARGEST = 10_000_000                                                         # bytes of the file
-OVERHEAD = 600_000                                                           # of these for scripts and program
-BITS = (24, 16, 12, 10, 9, 8, 7, 6)                                          # significant bits of a weight, to be tried
+OVERHEAD = 800_000                                                           # of these for scripts and program
+BITS = (24, 14, 12, 10, 9, 8, 7, 6, 5, 4)                                    # of on_grid, to be tried; 24 keeps all
 SAMPLE = 200_000                                                             # weights that are packed for an estimate
 MOST_NUMBERS = 99_000_000                                                    # that a page computes, 8 bytes each
 
@@ -27,12 +27,12 @@ def explore(model, pixels, classes, mean, std, label=None, image_name="image", m
     update: the UpdateStep of a run; left out where the weights alone fill the page.
     Raises UserError for a model that is too large for a page.
     """
-    bits = significant_bits(model, 2 if update else 1)
+    bits = bits_that_fit(model, 2 if update else 1)
     if bits < BITS[0]:
-        bits = significant_bits(model)
+        bits = bits_that_fit(model)
     rounded = type(model)(model.config, dtype="float32")
     state = model.state_dict()
-    rounded.load_state_dict({name: keep_bits(a, bits) if a.dtype.kind == "f" else a for name, a in state.items()})
+    rounded.load_state_dict({name: on_grid(a, bits) if a.ndim > 1 else a for name, a in state.items()})
     before = probabilities(model, pixels, mean, std)
     after = probabilities(rounded, pixels, mean, std)
     predicted = int(after.argmax())
@@ -44,6 +44,7 @@ def explore(model, pixels, classes, mean, std, label=None, image_name="image", m
     about = {"model": model_name, "family": type(model).__name__, "parameters": model.num_parameters(),
              "image": image_name, "classes": list(map(str, classes)), "label": target, "predicted": predicted,
              "label_given": label is not None, "bits": bits, "update": update_text(update) if r.updated else "",
+             "update_left_out": bool(update) and not r.updated,
              "rounding": float(np.abs(before - after).max()),
              "config": dataclasses.asdict(model.config)}
     return document(r, about)
@@ -62,13 +63,14 @@ def probabilities(model, pixels, mean, std):
     return e / e.sum()
 
 
-def significant_bits(model, times=1):
-    """How many significant bits of every weight fit into the file, if it holds so many times their bytes: 24 is all."""
-    weights = np.concatenate([p.data.ravel() for _, p in model.named_parameters()]).astype(np.float32)
-    sample = weights[::-(-weights.size // SAMPLE)]
+def bits_that_fit(model, times=1):
+    """To how many bits on_grid rounds matrices so that the file can hold so many times their bytes: 24 is all."""
+    number = model.num_parameters()
+    samples = [p.data.reshape(-1)[::-(-number // SAMPLE)] for _, p in model.named_parameters() if p.data.ndim > 1]
     for bits in BITS:
-        planes = keep_bits(sample, bits).view(np.uint8).reshape(-1, 4).T.tobytes()
-        if len(packed(planes)) / sample.size * weights.size * times + OVERHEAD < LARGEST:
+        planes = [planes_of(shortest(np.float64(on_grid(sample, bits)))[0]) for sample in samples]
+        share = len(packed(b"".join(planes))) / sum(sample.size for sample in samples)
+        if share * number * times + OVERHEAD < LARGEST:
             return bits
     return refuse(model, f"does not fit into a page of {LARGEST // 10**6} MB, not even with {BITS[-1]} bits a weight")
 

@@ -43,7 +43,7 @@ def orthogonal(x, steps=5, eps=1e-7):
     """
     if x.shape[0] > x.shape[1]:
         return orthogonal(x.T, steps, eps).T
-    x = x / max(float(np.linalg.norm(x)), eps)                               # Frobenius: no singular value above 1
+    x = x / np.maximum(np.linalg.norm(x), eps)                               # Frobenius: no singular value above 1
     for _ in range(steps):
         g = x @ x.T                                                          # (rows, rows)
         x = A * x + (B * g + C * (g @ g)) @ x

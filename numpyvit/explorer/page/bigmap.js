@@ -265,7 +265,8 @@ function meaning(step, flat, axes) {
     words = [];
   index.forEach((n, axis) => {
     if (shape[axis] === 1 || !axes[axis]) return;
-    if (axes[axis] === "class") words.push(`class ${app.program.about.classes[n] ?? n}`);
+    if (axes[axis] === "parameter") words.push(`of ${app.program.parameters[n][0]}`);
+    else if (axes[axis] === "class") words.push(`class ${app.program.about.classes[n] ?? n}`);
     else if (["token", "query", "key"].includes(axes[axis]))
       words.push(`${axes[axis]} ${tokenName(step, n, axes[axis], index)}`);
     else words.push(`${axes[axis]} ${n}`);

@@ -78,6 +78,7 @@ function axesOf(step) {
     if (n === 2) return step.name.includes("table") ? ["offset", "head"] : ["output", "input"];
     return ["channel", "", "", ""].slice(0, n);
   }
+  if (step.module === "optimizer") return ["parameter"].slice(0, n);
   if (step.module === "loss" || ["logits", "dlogits"].includes(step.name)) return ["image", "class"].slice(0, n);
   if (step.module === "image" || /^d?(images|pixels)$/.test(step.name))
     return ["image", "colour", "row", "column"].slice(0, n);

@@ -25,7 +25,14 @@ function checksum(bytes) {
   return (c ^ 0xffffffff) >>> 0;
 }
 
-const KINDS = {f4: Float32Array, f8: Float64Array, i4: Int32Array, u1: Uint8Array};
+const KINDS = {
+  f4: Float32Array,
+  f8: Float64Array,
+  i1: Int8Array,
+  i2: Int16Array,
+  i4: Int32Array,
+  u1: Uint8Array,
+};
 
 /* Rows of arrays_of() in pack.py → {leaves: Map node → Float64Array, tables: [Int32Array], damaged: [node or table]} */
 function unpackArrays(rows, bytes) {
@@ -43,8 +50,13 @@ function unpackArrays(rows, bytes) {
     for (let b = 0; b < width; b++) for (let i = 0; i < n; i++) raw[i * width + b] = planes[b * n + i];
     start += n * width;
     const array = new Kind(raw.buffer);
-    if (row.node !== undefined) leaves.set(row.node, Float64Array.from(array));
-    else tables[row.table] = array;
+    if (row.node !== undefined) {
+      const {scale = 0, offset = 0} = row;
+      leaves.set(
+        row.node,
+        Float64Array.from(array, x => (x - offset) * 2 ** scale),
+      );
+    } else tables[row.table] = array;
   }
   return {leaves, tables, damaged};
 }

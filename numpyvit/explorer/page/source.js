@@ -177,6 +177,12 @@ function givenText(step) {
   }[step.op];
 }
 function inputText(step) {
+  const clipping = {
+    grad_squares: "The sum of the squares of every parameter’s gradient.",
+    grad_norm: "grad_norm = √Σ grad_squares: the length of the whole gradient.",
+    clip_scale: "clip_scale = min(1, clip / (grad_norm + 0.000001)): the optimiser multiplies every gradient with it.",
+  }[step.name];
+  if (clipping) return clipping;
   return step.name === "images"
     ? "images = (pixels / 255 − mean) / std"
     : step.name === "dpixels"

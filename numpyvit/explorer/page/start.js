@@ -71,8 +71,9 @@ function proof() {
       ? h(
           "span",
           {},
-          `The weights are rounded to ${about.bits} significant bits, so that the file stays small: that moved ` +
-            `a probability by at most ${percent(about.rounding)}.`,
+          `The weight matrices are rounded to steps of at most 1/${2 ** about.bits} of their root mean square, so ` +
+            `that the file stays small: that moved a probability by at most ${percent(about.rounding)}.` +
+            (about.update_left_out ? " The step of the optimiser has no room in it." : ""),
         )
       : null,
     embedded ? h("span", {}, `${embedded} arrays are recorded values that the page cannot compute.`) : null,
