@@ -21,10 +21,14 @@ def run(tool, tmp_path, *arguments):
     return json.loads(file.read_text())
 
 
-@pytest.mark.parametrize("inference", [[], ["--inference"]], ids=["training", "inference"])
-def test_train_step(tmp_path, monkeypatch, inference):
+STEM = f"{VIT}:stem_widths=(5,):stem_strides=(4,)"
+
+
+@pytest.mark.parametrize("inference, model", [([], VIT), (["--inference"], VIT), (["--whole", "--optimizer", "muon"], STEM)],
+                         ids=["training", "inference", "whole"])
+def test_train_step(tmp_path, monkeypatch, inference, model):
     monkeypatch.setattr(train_step, "PRODUCT_SIZE", 32)
-    figures = run(train_step, tmp_path, "--models", VIT, "--no-compile", *inference, *ONE)
+    figures = run(train_step, tmp_path, "--models", model, "--no-compile", *inference, *ONE)
     (point,) = figures["points"]
     assert list(point["results"]) == ["numpyvit", "torch"] and figures["machine"]["numpyvit"] == numpyvit.__version__
     for result in point["results"].values():

@@ -1,6 +1,7 @@
 """Whole steps of numpyvit beside torch, eager and compiled: same configuration, batch, threads, float32.
 
-A training step is forward, cross-entropy, backward and AdamW's update (torch's fused one). Every competitor is a process; they
+A training step is forward, cross-entropy, backward and AdamW's update (torch's fused one), or Muon's for the net of `make
+train`. --whole adds what `numpyvit train` does besides: augmented images of uint8, clipping. Every competitor is a process; they
 take turns, and a ratio is that of two turns of the same round. GFLOP/s count the model's own matrix products, three
 forward passes a training step. The peak is the best large product of the same run, NumPy's or torch's.
 """
@@ -46,6 +47,8 @@ def parser():
                    help=f"of {', '.join(models.MODELS)}, presets, or NAME:FIELD=VALUE (default: {' '.join(models.DEFAULT)})")
     add_common(p, "runs/bench.json")
     p.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    p.add_argument("--optimizer", choices=("adamw", "muon"), help="default: muon for the net of `make train`, else adamw")
+    p.add_argument("--whole", action="store_true", help="training steps with augmentation and clipping")
     p.add_argument("--inference", action="store_true", help="forward passes alone")
     p.add_argument("--sweep", choices=SWEEPS, help=f"batch: {SWEEPS['batch']}; size: {SWEEPS['size']} pixels, same number of "
                                                    "pixels a batch but at least 8 images")
@@ -81,8 +84,9 @@ def ours(family, fields, batch, args, **changes):
 
 def measure(name, family, fields, batch, args, notes):
     """One model at one size: {"model", "batch", "img_size", "products_gflops", "results": {who: figures}}."""
-    spec = dict(family=family, fields=fields, batch=batch, threads=args.threads, inference=args.inference)
-    specs = {"numpyvit": ours(family, fields, batch, args, inference=args.inference), "torch": dict(who="torch", **spec)}
+    kind = dict(inference=args.inference, whole=args.whole, optimizer=args.optimizer or models.OPTIMIZERS.get(name, "adamw"))
+    spec = dict(family=family, fields=fields, batch=batch, threads=args.threads, **kind)
+    specs = {"numpyvit": ours(family, fields, batch, args, **kind), "torch": dict(who="torch", **spec)}
     if not args.no_compile:
         specs["torch.compile"] = dict(who="torch", compiled=True, **spec)
     specs |= {who: dict(who=who, threads=args.threads, size=PRODUCT_SIZE) for who in PRODUCTS}

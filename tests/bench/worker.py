@@ -6,14 +6,19 @@
 
 Imports stand inside the functions: a process holds the memory of its own library only.
 """
+import itertools
 import json
 import os
 import sys
 import time
 
 
-def numpyvit_step(family, fields, batch, threads, inference=False, shards=4, micro_batch=None, without=""):
-    """without: a file of kernels/ that is left out, its definitions taking its place."""
+def numpyvit_step(family, fields, batch, threads, inference=False, shards=4, micro_batch=None, without="", optimizer="adamw",
+                  whole=False):
+    """without: a file of kernels/ that is left out, its definitions taking its place.
+
+    whole: a step as `numpyvit train` takes it, with augmented images of uint8 and clipping.
+    """
     import importlib
 
     import numpy as np
@@ -26,11 +31,13 @@ def numpyvit_step(family, fields, batch, threads, inference=False, shards=4, mic
         if without and getattr(function, "__module__", "") == f"numpyvit.kernels.{without}":
             setattr(F, name, getattr(importlib.import_module(f"numpyvit.ops.{without}"), name))
     model = numpyvit.create_model(family, **fields)
+    if whole:
+        return whole_step(model, batch, threads, dict(model=family, optimizer=optimizer, shards=shards, micro_batch=micro_batch))
     images, labels = batch_of(np, fields, batch)
     lanes = Lanes(model, threads, shards, micro_batch).__enter__()          # for as long as the process lives
     if inference:
         return lambda: lanes.logits(batch, lambda lo, hi: images[lo:hi])
-    optimizer = Optimizer(model)
+    optimizer = Optimizer(model, optimizer)
     step = 0
 
     def train():
@@ -41,7 +48,32 @@ def numpyvit_step(family, fields, batch, threads, inference=False, shards=4, mic
     return train
 
 
-def torch_step(family, fields, batch, threads, inference=False, compiled=False):
+def whole_step(model, batch, threads, settings):
+    """A step of the run that trains this model with CIFAR-10's recipe, on random pixels, in memory."""
+    import dataclasses
+
+    import numpy as np
+
+    from numpyvit.data.dataset import Dataset, ImageSet
+    from numpyvit.runs.folder import FollowedRun
+    from numpyvit.training import prepare
+    from numpyvit.training.recipe import recipe_for
+    from numpyvit.training.trainer import Trainer
+    classes = tuple(str(k) for k in range(model.config.num_classes))
+    images = ImageSet(*pixels_of(np, dataclasses.asdict(model.config), 4 * batch))
+    dataset = Dataset("cifar10", classes, images, images, "random")
+    recipe = recipe_for(data="cifar10", batch_size=batch, steps=1000, val=0, model_fields=dataclasses.asdict(model.config), **settings)
+    trainer = Trainer(FollowedRun(), prepare.new_config(recipe, dataset, model), dataset, model, threads)
+    trainer.lanes.__enter__()
+    steps = itertools.count()
+    return lambda: trainer.update(next(steps), 1e-4)
+
+
+def torch_step(family, fields, batch, threads, inference=False, compiled=False, optimizer="adamw", whole=False):
+    """optimizer "muon": torch's own, of matrices alone, and so without the convolutions that ours takes, too.
+
+    whole: with images of uint8, moved, mirrored and normalised.
+    """
     import numpy as np
     import torch
 
@@ -52,13 +84,38 @@ def torch_step(family, fields, batch, threads, inference=False, compiled=False):
     forward = torch.compile(model) if compiled else model
     if inference:
         return torch.inference_mode()(lambda: forward(images))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.05, fused=True)
+    hidden = {name for name, p in model.named_parameters() if p.ndim == 2 and "head" not in name and "table" not in name}
+    matrices = [p for name, p in model.named_parameters() if optimizer == "muon" and name in hidden]
+    rest = [p for name, p in model.named_parameters() if optimizer != "muon" or name not in hidden]
+    optimizers = [torch.optim.AdamW(rest, lr=1e-4, weight_decay=0.05, fused=True)]
+    if matrices:
+        optimizers.append(torch.optim.Muon(matrices, lr=1e-4, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"))
+    pixels, _ = pixels_of(np, fields, 4 * batch) if whole else (None, None)
+    starts = itertools.cycle(range(0, 4 * batch, batch))
 
     def train():
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(forward(images), labels).backward()
-        optimizer.step()
+        of_step = images
+        if whole:
+            start = next(starts)
+            of_step = augmented(torch, torch.from_numpy(pixels[start:start + batch]))
+        for part in optimizers:
+            part.zero_grad()
+        torch.nn.functional.cross_entropy(forward(of_step), labels).backward()
+        if whole:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for part in optimizers:
+            part.step()
     return train
+
+
+def augmented(torch, pixels):
+    """Padded by 4 reflected pixels, cropped at a random place, mirrored with probability ½.   (B, C, H, W) uint8   →   float32"""
+    B, C, H, W = pixels.shape
+    padded = torch.nn.functional.pad((pixels.float() / 255 - 0.5) / 0.25, (4, 4, 4, 4), mode="reflect")
+    rows, columns = (torch.randint(0, 9, (B, 1)) + torch.arange(n) for n in (H, W))
+    columns = torch.where(torch.rand(B, 1) < 0.5, columns, columns.flip(1))
+    images, channels = torch.arange(B)[:, None, None, None], torch.arange(C)[:, None, None]
+    return padded[images, channels, rows[:, None, :, None], columns[:, None, None, :]]
 
 
 def numpy_product(threads, size=2048):
@@ -92,6 +149,12 @@ def batch_of(np, fields, batch):
     H, W = size if isinstance(size, (tuple, list)) else (size, size)
     rng = np.random.default_rng(0)
     return rng.standard_normal((batch, fields["in_chans"], H, W), dtype=np.float32), rng.integers(0, fields["num_classes"], batch)
+
+
+def pixels_of(np, fields, count):
+    """images (count, in_chans, H, W) uint8, labels (count,)"""
+    images, labels = batch_of(np, fields, count)
+    return (images * 40 + 128).clip(0, 255).astype(np.uint8), labels
 
 
 def peak_mb():
