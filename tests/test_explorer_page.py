@@ -1,6 +1,8 @@
 """What the explorer's page says: clicked cells, colours, keyboard, addresses, narrow screens, and what changes when something is changed."""
+import base64
 import math
 import os
+import re
 
 import numpy as np
 import pytest
@@ -166,6 +168,26 @@ def test_addresses_are_restored(browser, pages):
     assert browser.run("app.address()") == address
     browser.run("numpyvit.goto('#' + app.steps[3].id), history.back(), new Promise(go => setTimeout(go, 200))")
     assert browser.run("app.address()") == address
+
+
+def test_a_step_is_printed_on_a_page(browser, pages):
+    """A4, with the lines, the picture, the terms of a cell and the image."""
+    for name in NAMES:
+        browser.open(pages[name])
+        for step in ("scores", "dweight", "weight", "loss"):
+            browser.run(f"(s => app.select(s.number, 0))(app.steps.find(s => s.name === {step!r}))")
+            paper = browser.call("Page.printToPDF", printBackground=True, paperWidth=8.27, paperHeight=11.69)["data"]
+            assert len(re.findall(rb"/Type\s*/Page\b", base64.b64decode(paper))) == 1, (name, step)
+
+
+def test_a_head_that_the_next_block_does_not_have(browser, pages):
+    """CvT's stages have different numbers of heads: the mean stands in, not NaN."""
+    browser.open(pages["cvt_eval"])
+    browser.run("photo.block = attentionBlocks().at(-1), photo.follow = false, photo.head = 1, drawPhoto()")
+    assert "head 1" in browser.run("$('photo-text').textContent")
+    browser.run("photo.block = attentionBlocks()[0], drawPhoto()")
+    text = browser.run("$('photo-text').textContent")
+    assert "mean of the heads" in text and "NaN" not in text
 
 
 def test_names_are_shown_as_text(browser, pages):

@@ -45,7 +45,10 @@ function drawOverlay(svg, text, g) {
           "fill-opacity": 0.85,
         }),
       );
-    const best = [...weights.keys()].sort((a, b) => weights[b] - weights[a]).slice(0, 3);
+    const best = [...weights.keys()]
+      .filter(k => weights[k] > 0)
+      .sort((a, b) => weights[b] - weights[a])
+      .slice(0, 3);
     text.textContent =
       `${photo.block.module.replace(/\.attn$/, "")}, ` +
       `${photo.head < 0 ? "mean of the heads" : "head " + photo.head}: ` +

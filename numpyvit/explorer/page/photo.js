@@ -52,6 +52,7 @@ function drawPhoto() {
     own = blockFor(app.step());
   if (photo.follow && own) photo.block = own;
   photo.block ??= blocks[0] ?? null;
+  if (photo.block && photo.head >= photo.block.shape[1]) photo.head = -1;
   const g = photo.block && geometryOf(photo.block.module),
     {H, W} = pixelReader();
   if (g && (!photo.query || photo.query[0] >= g.H || photo.query[1] >= g.W)) photo.query = [g.H >> 1, g.W >> 1];
