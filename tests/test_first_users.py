@@ -99,6 +99,9 @@ def test_9_a_finished_run_without_checkpoints_is_scored_by_its_weights(finished,
     assert cli.main(["evaluate", str(run)]) == 0
     assert capsys.readouterr().out == expected.replace(str(finished), str(run))
     assert cli.main(["train", "--resume", str(run)]) == 0 and "finished" in capsys.readouterr().out
+    (run / "weights.safetensors").unlink()
+    line = one_line(capsys, "evaluate", run)                                 # resume says that the run is finished
+    assert f"weights.safetensors and checkpoints are gone; numpyvit train --config {run / 'config.json'} repeats it" in line
 
 
 # --- 11, 12, 13
@@ -109,15 +112,16 @@ def test_11_naming_the_default_model_changes_nothing():
         assert recipe_for("vit", data=data, model=unnamed.model) == unnamed
 
 
-LATE = {"a batch beyond the data": ["--batch-size", "1000"], "more val than images": ["--val", "1000"],
-        "padding beyond the image": ["--padding", "16"], "other classes": ["--set", "num_classes=7"],
-        "alpha": ["--mixup", "1e9"]}
+LATE = {"batch_size: expected at most the": ["--batch-size", "1000"], "val": ["--val", "1000"],
+        "padding: expected less than the image's 16 pixels": ["--padding", "16"], "num_classes": ["--set", "num_classes=7"],
+        "mixup": ["--mixup", "1e9"], "padding: ": ["--mixup", "0.2", "--padding", "99"]}
 
 
-@pytest.mark.parametrize("options", LATE.values(), ids=LATE)
-def test_12_a_refused_option_leaves_no_folder(options, images, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("said", LATE)
+def test_12_a_refused_option_leaves_no_folder(said, images, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    one_line(capsys, "train", "--data", f"folder:{images}", "--steps", "1", *MODEL, *options)
+    line = one_line(capsys, "train", "--data", f"folder:{images}", "--steps", "1", "--batch-size", "8", *MODEL, *LATE[said])
+    assert f"numpyvit: {said}" in line
     assert not list(tmp_path.iterdir())
 
 

@@ -126,6 +126,12 @@ def augment_batch(data: ImageSet, indices, seed: int, epoch: int, augment: Augme
     return images, targets
 
 
+def check_padding(augment, height, width):
+    """Raise UserError for a padding that images of this size do not have enough pixels to reflect for."""
+    if augment.padding >= min(height, width):
+        raise UserError(f"padding: expected less than the image's {min(height, width)} pixels, got {augment.padding}")
+
+
 def check_batch(data, indices, augment, table, num_classes):
     """Raise for indices, channels, a padding or labels that are out of range."""
     n, channels, height, width = data.images.shape
@@ -133,8 +139,7 @@ def check_batch(data, indices, augment, table, num_classes):
         raise ValueError(f"indices: expected (b,) of 0 … {n - 1}, got {indices.shape} with values out of that range")
     if channels != len(table):
         raise ValueError(f"mean, std: expected {channels} channels, got {len(table)}")
-    if augment.padding >= min(height, width):
-        raise UserError(f"padding: expected less than the image's {min(height, width)} pixels, got {augment.padding}")
+    check_padding(augment, height, width)
     labels = data.labels[indices]
     if len(labels) and not (0 <= labels.min() and labels.max() < num_classes):
         raise ValueError(f"labels: expected 0 … {num_classes - 1}, got {labels.min()} … {labels.max()}")

@@ -78,6 +78,9 @@ class Classifier:
             load_weights(self.model, self.run.file("weights.safetensors"))
             self.step = checkpoint.position.step if checkpoint else self.config.plan.steps
         else:
+            if os.path.exists(self.run.file("result.json")):
+                raise UserError(f"{path}: the run is finished, but its weights.safetensors and checkpoints are gone; "
+                                f"numpyvit train --config {self.run.file('config.json')} repeats it")
             raise UserError(f"{path}: the run has no checkpoint yet; train on with --resume {path}")
         self.block = 2 * self.config.lanes.micro_batch
         equip(self.model, self.config.data)

@@ -4,6 +4,7 @@ Everything random is a function of (seed, epoch, image): a batch is the same on 
 interruption.
 """
 from ..data import Augment, augment_batch, epoch_order
+from ..data.augment import check_padding
 from ..data.resize import shrink
 from ..ops.random_bits import hash_combine
 
@@ -17,6 +18,7 @@ class Batches:
         self.data, self.rows, self.recipe, self.num_classes = data, rows, recipe, num_classes
         self.mean, self.std = mean, std
         self.augment = augmentation(recipe)
+        check_padding(self.augment, *data.images.shape[2:])                  # before the run has a folder
         self.steps_per_epoch = len(rows) // recipe.batch_size
         self.order = (None, None)                                            # (epoch, its order)
 

@@ -38,8 +38,10 @@ def finish(trainer):
     if recipe.test:
         mirrored = result.get("test_accuracy_mirror")
         mirrored = "" if mirrored is None else f" ({mirrored:.2%} with the mirror image)"
+        best = result["weights"] == "best on validation"
+        words = "weights that were best on validation" if best else f"{result['weights']} weights"
         say(f"test accuracy {result['test_accuracy']:.2%}{mirrored} on the {data.test:,} test images of {data.name}, "
-            f"with the {result['weights']} weights, after {clock(seconds)} of training in {run.path}")
+            f"with the {words}, after {clock(seconds)} of training in {run.path}")
     if data.notice:
         say(data.notice)
     say(curves.draw_curves(run))
