@@ -6,7 +6,8 @@ Nine runs: three models of 52,000 to 95,000 parameters, trained on 64, 250 and 1
 multiply-adds: those of --steps steps of the ViT, which is the dearest, so the other two take more. A ViT has to learn that neighbours
 belong together; Swin's windows and CvT's convolutions are built that way. On the built-in shapes, 250 images are enough for Swin and
 CvT (99 % and 98 % of the test images are right) and not for the ViT (84 %); 1,000 are enough for all three, and 64 for none.
---data auto is CIFAR-10 if it is there or can be had, else these shapes.
+On CIFAR-10 they are equal within the error (1.5 %) up to 250 images, and 1,000 give CvT 43 %, Swin 42 % and the ViT 38 %. --data auto is
+CIFAR-10 if it is there or can be had, else the shapes.
 
 A model takes as many steps on 1,000 images as on 64, and these have to be enough to learn from all of them: with too few steps, accuracy
 falls where images are added, because no image is seen often enough. Muon keeps their number small.
