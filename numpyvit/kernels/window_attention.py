@@ -1,4 +1,7 @@
-"""Window attention with two fused copies: the copy to the windows adds qkv_bias, the copy back sums its gradient."""
+"""Window attention with two fused copies: the copy to the windows adds qkv_bias, the copy back sums its gradient.
+
+Both copies also put the rows of a head beside each other: BLAS multiplies matrices of 16 × 32 twice as fast then.
+"""
 from typing import NamedTuple
 
 import numpy as np
@@ -6,7 +9,7 @@ from numba import njit
 
 from ..ops.attention import AttentionCache
 from ..ops.window_attention import window_seeds
-from .attention import self_attention_backward, self_attention_forward
+from .attention import NO_TABLE, attend, attend_backward
 from .fast_math import LOOP
 
 
@@ -22,50 +25,67 @@ def window_attention_forward(qkv, qkv_bias, bias, index, inverse, num_heads, mas
                              seeds=None):
     B, N, C3 = qkv.shape
     M2, R = bias.shape[1], len(index)
-    windows = np.empty((B, R, C3), qkv.dtype)
     added = np.zeros(C3, qkv.dtype) if qkv_bias is None else qkv_bias
-    gather_rows_add(np.ascontiguousarray(qkv), added, index, windows)
-    windows, seeds = windows.reshape(-1, M2, C3), window_seeds(seeds, R // M2)
-    y, c1 = self_attention_forward(windows, num_heads, bias, mask, scale, drop_rate, seeds)
-    return np.take(y.reshape(B, R, C3 // 3), inverse, axis=1), WindowAttentionCache(c1, index, qkv_bias is not None)
+    heads = np.empty((3, B, R // M2, num_heads, M2, C3 // 3 // num_heads), qkv.dtype)
+    split_rows(rows_of(qkv, heads), added.reshape(3, num_heads, -1), index, heads)
+    q, k, v = heads.reshape(3, -1, *heads.shape[3:])
+    y, merged = np.empty_like(q), np.empty((B, N, C3 // 3), qkv.dtype)
+    cache = attend(q, k, v, bias, mask, scale, drop_rate, window_seeds(seeds, R // M2), y)
+    parts = y.reshape(1, *heads.shape[1:])
+    merge_rows(parts, index, rows_of(merged, parts), NO_TABLE[qkv.dtype])
+    return merged, WindowAttentionCache(cache, index, qkv_bias is not None)
 
 
 def window_attention_backward(dy, cache):
-    B, N, C = dy.shape
-    dy = np.take(dy, cache.index, axis=1)                                    # (B, nW·M², C)
-    if dy.shape[1] != N:
-        dy[:, cache.index < 0] = 0                                           # nobody reads what padding attends to
-    M2 = cache.attention.q.shape[2]
-    dwindows, dbias = self_attention_backward(dy.reshape(-1, M2, C), cache.attention)
-    dqkv, dqkv_bias = np.empty((B, N, 3 * C), dy.dtype), np.zeros(3 * C, dy.dtype)
-    scatter_rows_sum(dwindows.reshape(B, -1, 3 * C), cache.index, dqkv, dqkv_bias)
-    return dqkv, dqkv_bias if cache.has_qkv_bias else None, dbias
+    (B, N, C), (windows, nh, M2, hd) = dy.shape, cache.attention.q.shape
+    dheads, dqkv_heads = (np.empty((parts, B, windows // B, nh, M2, hd), dy.dtype) for parts in (1, 3))
+    split_rows(rows_of(dy, dheads), np.zeros((1, nh, hd), dy.dtype), cache.index, dheads)      # 0 for the padding
+    dq, dk, dv = dqkv_heads.reshape(3, windows, nh, M2, hd)
+    dbias = attend_backward(dheads.reshape(windows, nh, M2, hd), cache.attention, dq, dk, dv)
+    dqkv, dqkv_bias = np.empty((B, N, 3 * C), dy.dtype), np.zeros((3, nh, hd), dy.dtype)
+    merge_rows(dqkv_heads, cache.index, rows_of(dqkv, dqkv_heads), dqkv_bias)
+    return dqkv, dqkv_bias.reshape(-1) if cache.has_qkv_bias else None, dbias
+
+
+def rows_of(x, heads):
+    """x (B, N, parts · C) with the parts and heads of a row apart: (B, N, parts, nh, hd)"""
+    parts, _, _, nh, _, hd = heads.shape
+    return np.ascontiguousarray(x).reshape(*x.shape[:2], parts, nh, hd)
 
 
 @njit(**LOOP)
-def gather_rows_add(x, bias, index, y):
-    """y = gather(x) + bias"""
-    for b in range(y.shape[0]):
-        for r in range(y.shape[1]):
-            row, to = index[r], y[b, r]              # views: numba does not vectorise an index that may be negative
-            if row >= 0:
-                source = x[b, row]
-                for c in range(to.size):
-                    to[c] = source[c] + bias[c]
-            else:
-                for c in range(to.size):
-                    to[c] = bias[c]                                          # y[:, index < 0] = bias, a padded token
+def split_rows(x, bias, index, heads):
+    """heads = gather(x) + bias.   x (B, N, parts, nh, hd)   bias (parts, nh, hd)   heads (parts, B, nW, nh, M², hd)"""
+    parts, B, nW, nh, M2, hd = heads.shape
+    for b in range(B):
+        for w in range(nW):
+            for i in range(M2):
+                row = index[w * M2 + i]
+                source = x[b, max(row, 0)]           # a view: numba does not vectorise an index that may be negative
+                for p in range(parts):
+                    for h in range(nh):
+                        if row >= 0:
+                            for c in range(hd):
+                                heads[p, b, w, h, i, c] = source[p, h, c] + bias[p, h, c]
+                        else:
+                            for c in range(hd):
+                                heads[p, b, w, h, i, c] = bias[p, h, c]      # a padded token
 
 
 @njit(**LOOP)
-def scatter_rows_sum(dy, index, dx, dbias):
-    """dx = gather⁻¹(dy),   dbias += dy.sum(axis=(0, 1)), the padding's rows too"""
-    for b in range(dy.shape[0]):
-        for r in range(dy.shape[1]):
-            row, source = index[r], dy[b, r]
-            for c in range(source.size):
-                dbias[c] += source[c]
-            if row >= 0:
-                to = dx[b, row]
-                for c in range(source.size):
-                    to[c] = source[c]
+def merge_rows(heads, index, x, total):
+    """x = gather⁻¹(heads),   total += heads.sum(axis=(1, 2, 4)), the padding's rows too, unless total is empty"""
+    parts, B, nW, nh, M2, hd = heads.shape
+    for b in range(B):
+        for w in range(nW):
+            for i in range(M2):
+                row = index[w * M2 + i]
+                to = x[b, max(row, 0)]
+                for p in range(parts):
+                    for h in range(nh):
+                        if total.size > 0:
+                            for c in range(hd):
+                                total[p, h, c] += heads[p, b, w, h, i, c]
+                        if row >= 0:
+                            for c in range(hd):
+                                to[p, h, c] = heads[p, b, w, h, i, c]
