@@ -19,7 +19,8 @@ LENGTHS = {
     "swin": ((math.inf, "swin_nano_patch4_window4_32"),),
 }
 MUON = {"optimizer": "muon", "lr": 3e-3, "lr_rest": 0.5}
-MUON_STEM = MUON | {"lr": 6e-3, "lr_rest": 0.25}
+MUON_STEM = MUON | {"lr": 8.5e-3, "lr_rest": 0.25, "batch_size": 128, "weight_decay": 0.15,
+                    "first_filters": "whitened"}
 SMALL_FIRST = {"small_size": 24, "small_share": 0.6}
 SETTINGS = {
     "vit_nano_conv_32": MUON_STEM | SMALL_FIRST,
