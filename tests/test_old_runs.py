@@ -5,8 +5,8 @@ NAME/end holds the weights and the metrics with which that version finished the 
 generated images, with dropout, mixtures, clipping and, but for vit_sgd, an average of the weights.
 
 The last bits depend on the compiled code that the processor gets: on NumPy's BLAS, its exp, and Numba's vector width. The
-weights and the losses of the steps are compared exactly where MACHINE is the machine that made the folders, and to 1e-5
-everywhere else; scores of images are compared to 1e-5 everywhere.
+comparison is exact where MACHINE is the machine that made the folders, and to 1e-5 everywhere else. One thing is not exact
+there either: the loss of images that a CvT scores, since its batch norms are folded now; it is compared to 1e-9.
 """
 import hashlib
 import json
@@ -45,6 +45,14 @@ def training(metrics):
     return [line for line in metrics.splitlines() if json.loads(line)["kind"] == "train"]
 
 
+def assert_scores(metrics, expected):
+    """The same accuracy in every line, and the same loss to 1e-9."""
+    for line, other in zip(metrics.splitlines(), expected.splitlines(), strict=True):
+        line, other = json.loads(line), json.loads(other)
+        assert line.pop("kind") == other.pop("kind") and line["accuracy"] == other["accuracy"]
+        assert line == pytest.approx(other, rel=1e-9)
+
+
 @pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.iterdir()))
 def test_an_old_run_resumes(name, tmp_path, monkeypatch):
     small_shapes(monkeypatch)
@@ -58,7 +66,11 @@ def test_an_old_run_resumes(name, tmp_path, monkeypatch):
     assert ours.keys() == theirs.keys() and any(not np.array_equal(started[n], theirs[n]) for n in theirs)
     if machine() == MACHINE:
         assert all(np.array_equal(ours[n], theirs[n]) and ours[n].dtype == theirs[n].dtype for n in theirs)
-        assert training(metrics) == training(expected)                       # scores may have other last bits
+        assert training(metrics) == training(expected)
+        if name.startswith("cvt"):                                           # scored with its batch norms folded
+            assert_scores(metrics, expected)
+        else:
+            assert metrics == expected
     for n in theirs:
         np.testing.assert_allclose(ours[n], theirs[n], rtol=1e-5, atol=1e-5, err_msg=n)
     for line, other in zip(metrics.splitlines(), expected.splitlines(), strict=True):
