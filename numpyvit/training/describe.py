@@ -16,10 +16,10 @@ def describe(trainer, resumed):
 def how_it_trains(recipe):
     """The settings of a recipe that matter most, in a sentence."""
     rest = f", {recipe.lr * recipe.lr_rest:g} for what it leaves to AdamW" if recipe.lr_rest != 1 else ""
-    small = ""
+    more = ""
     if recipe.small_size:
-        small = f"; {recipe.small_size} × {recipe.small_size} pixels in the first {recipe.small_share:.0%} of the steps"
+        more = f"; {recipe.small_size} × {recipe.small_size} pixels in the first {recipe.small_share:.0%} of the steps"
     if recipe.first_filters == "whitened":
-        small += "; the first filters are components of the training images, and stay so"
+        more += "; the first filters are components of the training images and do not learn"
     return (f"optimizer {recipe.optimizer}, peak learning rate {recipe.lr:g}{rest}, schedule {recipe.schedule}, "
-            f"batches of {recipe.batch_size}{small}")
+            f"batches of {recipe.batch_size}{more}")
