@@ -213,6 +213,23 @@ class Conv(Module):
         return dx
 
 
+class PooledConv(Conv):
+    """max-pool(conv(x)), windows of pool × pool.   x (B, H, W, Cin)   →   y (B, Ho // pool, Wo // pool, C)"""
+
+    def __init__(self, C, in_chans, kernel, stride, padding, pool, bias=True):
+        super().__init__(C, in_chans, kernel, stride, padding, bias)
+        self.pool = pool
+
+    def forward(self, x):
+        h, c1 = super().forward(x)
+        y, c2 = F.max_pool_forward(h, self.pool)
+        return y, (c1, c2)
+
+    def backward(self, dy, cache):
+        c1, c2 = cache
+        return super().backward(F.max_pool_backward(dy, c2), c1)
+
+
 class DepthwiseConv(Conv):
     """A kernel of its own for every channel.   x (B, H, W, C)   →   y (B, Ho, Wo, C)"""
 

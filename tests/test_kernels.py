@@ -13,7 +13,7 @@ from numba import njit
 
 import cases
 from numpyvit import functional as F
-from numpyvit.kernels import fast_math, winograd
+from numpyvit.kernels import conv, fast_math, winograd
 from test_ops import DEFINITIONS
 
 EPS = float(np.finfo(np.float32).eps)
@@ -71,8 +71,9 @@ def wide_conv(rng, B, H, W, padding, Cin=32, Cout=33):
 
 
 @pytest.mark.skipif(F.REFERENCE, reason="no kernels are bound")
-def test_winograd_of_every_geometry():
-    """Odd and even maps, every padding, and batches of several parts; the padding's zeros get no gradient."""
+def test_winograd_of_every_geometry(monkeypatch):
+    """Odd and even maps, every padding, and batches of several parts; the padding's zeros get no gradient. Smaller maps, too."""
+    monkeypatch.setattr(conv, "SIDE", 1)
     rng = np.random.default_rng(0)
     for H, W, padding in itertools.product(range(1, 7), range(1, 7), (0, 1, 2, 3)):
         if min(H, W) + 2 * padding >= 3:
@@ -80,6 +81,18 @@ def test_winograd_of_every_geometry():
             assert isinstance(F.conv2d_forward(**arrays, **others)[1][0], winograd.WinogradCache)
             got, want = run((F.conv2d_forward, F.conv2d_backward), arrays, others, dy), run(DEFINITIONS["conv2d"], arrays, others, dy)
             assert all(cases.error(got[name], want[name], 1e-10) <= 1e-10 for name in want), (H, W, padding)
+
+
+@pytest.mark.skipif(F.REFERENCE, reason="no kernels are bound")
+@pytest.mark.parametrize("side, channels, tiled", [(4, 32, True), (3, 32, False), (4, 31, False)])
+def test_winograd_where_it_is_faster(side, channels, tiled):
+    rng = np.random.default_rng(0)
+    for H, W in ((side, 9), (9, side)):
+        arrays, others, dy = wide_conv(rng, 2, H, W, 1, channels)
+        pair = F.conv2d_forward, F.conv2d_backward
+        assert isinstance(pair[0](**arrays, **others)[1][0], winograd.WinogradCache) == tiled
+        got, want = run(pair, arrays, others, dy), run(DEFINITIONS["conv2d"], arrays, others, dy)
+        assert all(cases.error(got[name], want[name], 1e-10) <= 1e-10 for name in want)
 
 
 @pytest.mark.skipif(F.REFERENCE, reason="no kernels are bound")

@@ -71,6 +71,26 @@ def test_float32_stays_float32(case, data):
     assert all(g is None or g.dtype == np.float32 for g in got)
 
 
+@pytest.mark.parametrize("folder", ["ops", "kernels"])
+@pytest.mark.parametrize("kernel", [2, 3, 17])
+def test_max_pool_of_equal_cells(folder, kernel):
+    """The first of equal cells takes the gradient, as in torch; and a NaN is the largest number."""
+    module = importlib.import_module(f"numpyvit.{folder}.max_pool")
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 3, (2, 19, 23, 37)).astype(np.float32)
+    y, cache = module.max_pool_forward(x, kernel)
+    dy = rng.standard_normal(y.shape, np.float32)
+    images = torch.from_numpy(x).movedim(-1, 1).requires_grad_()
+    want = torch.nn.functional.max_pool2d(images, kernel).movedim(1, -1)
+    want.backward(torch.from_numpy(dy))
+    assert np.array_equal(y, want.detach().numpy())
+    assert np.array_equal(module.max_pool_backward(dy, cache), images.grad.movedim(1, -1).numpy())
+    for i in range(kernel * kernel):
+        x = rng.standard_normal((1, kernel, kernel, 5), np.float32)
+        x[0, i // kernel, i % kernel, 2] = np.nan
+        assert np.isnan(module.max_pool_forward(x, kernel)[0]).tolist() == [[[[False, False, True, False, False]]]]
+
+
 def test_erf():
     x = np.concatenate([np.linspace(-7, 7, 20001), np.logspace(-320, -1, 500), [0.0, -0.0, 2.0, -2.0, 6.0, np.inf, -np.inf]])
     want = np.array([math.erf(v) for v in x])

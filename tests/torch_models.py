@@ -75,23 +75,24 @@ class PatchEmbed(nn.Module):
 class ConvNormAct(nn.Module):
     """(B, Cin, H, W) -> (B, C, H', W')"""
 
-    def __init__(self, in_chans, width, stride, act):
+    def __init__(self, in_chans, width, stride, pool, act):
         super().__init__()
         self.conv = nn.Conv2d(in_chans, width, 3, stride, padding=1, bias=False)
+        self.pool = nn.MaxPool2d(pool)
         self.bn = nn.BatchNorm2d(width)
         self.act = ACTIVATIONS[act]
 
     def forward(self, x):
-        return self.act(self.bn(self.conv(x)))
+        return self.act(self.bn(self.pool(self.conv(x))))
 
 
 class ConvStem(nn.Module):
     """Xiao et al. 2021. (B, in_chans, H, W) -> (B, H', W', C)"""
 
-    def __init__(self, in_chans, dim, widths, strides, act):
+    def __init__(self, in_chans, dim, widths, strides, pools, act):
         super().__init__()
-        inputs = (in_chans, *widths)
-        self.stem = nn.Sequential(*[ConvNormAct(*args, act) for args in zip(inputs, widths, strides)])
+        inputs, pools = (in_chans, *widths), pools or [1] * len(widths)
+        self.stem = nn.Sequential(*[ConvNormAct(*args, act) for args in zip(inputs, widths, strides, pools)])
         self.proj = nn.Conv2d(inputs[-1], dim, 1)
 
     def forward(self, images):
@@ -172,7 +173,7 @@ class TorchViT(nn.Module):
     def __init__(self, img_size=224, patch_size=16, in_chans=3, num_classes=1000, embed_dim=768, depth=12, num_heads=12,
                  mlp_ratio=4.0, qkv_bias=True, global_pool="token", pos_embed="learn", norm_order="pre", act="gelu",
                  norm_eps=1e-6, drop_rate=0.0, attn_drop_rate=0.0, drop_path_rate=0.0, stem_widths=(), stem_strides=(),
-                 representation_size=0):
+                 stem_pools=(), representation_size=0):
         super().__init__()
         require_zero(drop_rate=drop_rate, attn_drop_rate=attn_drop_rate, drop_path_rate=drop_path_rate)
         assert global_pool in ("token", "avg", "gap") and norm_order in ("pre", "post")
@@ -181,7 +182,7 @@ class TorchViT(nn.Module):
         self.global_pool = global_pool
         self.patch_embed = PatchEmbed(in_chans, embed_dim, patch_size, patch_size)
         if stem_widths:
-            self.patch_embed = ConvStem(in_chans, embed_dim, stem_widths, stem_strides, act)
+            self.patch_embed = ConvStem(in_chans, embed_dim, stem_widths, stem_strides, stem_pools, act)
         if cls:
             self.cls_token = small_normal(1, 1, embed_dim)
         if pos_embed == "learn":

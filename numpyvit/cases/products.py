@@ -78,6 +78,18 @@ def torch_avg_pool(torch, x, kernel, stride, padding):
     return torch.nn.functional.avg_pool2d(x, kernel, stride, padding, ceil_mode=True).movedim(1, -1)
 
 
+def max_pool_inputs(d):
+    """x (B, H, W, C), at least as large as one window, as a rule with cells at its end that fill none"""
+    kernel = d.choice(2, 3, 1)
+    B, H, W, C = d.size("B", 1, 3), d.size("H", kernel, 9), d.size("W", kernel, 9), d.size("C", 1, 70)
+    return dict(x=d.array(B, H, W, C)), dict(kernel=kernel)
+
+
+def torch_max_pool(torch, x, kernel):
+    """torch's own"""
+    return torch.nn.functional.max_pool2d(x.movedim(-1, 1), kernel).movedim(1, -1)
+
+
 def product_flops(arrays, rows):
     """Of y = x Wᵀ, dx = dy W and dW = dyᵀ x, where x has so many rows and W is (out, …)."""
     forward = 2 * rows * arrays["weight"].size
@@ -109,4 +121,5 @@ CASES = (
     Case("conv2d", conv2d_inputs, torch_conv2d, conv_flops, dict(B=16, H=16, W=16, C=64, Cout=128)),
     Case("depthwise_conv", depthwise_conv_inputs, torch_depthwise_conv, conv_flops, dict(B=16, H=16, W=16, C=64)),
     Case("avg_pool", avg_pool_inputs, torch_avg_pool, each("x", 9, 9), dict(B=16, H=16, W=16, C=64)),
+    Case("max_pool", max_pool_inputs, torch_max_pool, each("x", 1, 1), dict(B=16, H=32, W=32, C=64)),
 )

@@ -1,6 +1,7 @@
 """The definition's products. The rows are gathered and scattered in runs of kw·Cin numbers, and nothing is padded.
 
-3×3 kernels with stride 1 between many channels go another way, with fewer multiplications: winograd.py.
+3×3 kernels with stride 1 between many channels go another way, with fewer multiplications, unless the map is tiny:
+winograd.py.
 """
 import numpy as np
 from numba import njit
@@ -10,11 +11,12 @@ from .fast_math import LOOP
 from .linear import add_rows, add_to_rows
 from .winograd import WinogradCache, winograd, winograd_backward
 
-LEAST = 32                                           # channels from which winograd.py is faster
+LEAST, SIDE = 32, 4                                  # channels, and rows of x, from which winograd.py is faster
 
 
 def conv2d_forward(x, weight, bias=None, stride=1, padding=0):
-    if (*weight.shape[2:], stride) == (3, 3, 1) and min(weight.shape[:2]) >= LEAST:
+    tiled = (*weight.shape[2:], stride) == (3, 3, 1) and min(weight.shape[:2]) >= LEAST and min(x.shape[1:3]) >= SIDE
+    if tiled:
         y, cache = winograd(x, weight, padding)
     else:
         y, cache = by_rows(x, weight, stride, padding)

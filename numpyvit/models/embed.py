@@ -1,9 +1,11 @@
 """How pixels, or the map of the stage before, become tokens."""
+from dataclasses import replace
+
 import numpy as np
 
 from .. import functional as F
 from ..flat import EVALUATION, Module
-from ..layers import Conv, ConvBatchNorm, LayerNorm
+from ..layers import Conv, ConvBatchNorm, LayerNorm, PooledConv
 from ..ops.conv import output_size
 from . import rows
 
@@ -81,14 +83,18 @@ class ConvEmbed(Module):
 
 
 class ConvNormAct(ConvBatchNorm):
-    """act(BN(conv(x))), 3×3.   x (B, H, W, Cin)   →   y (B, ⌈H/stride⌉, ⌈W/stride⌉, C)
+    """act(BN(pool(conv(x)))), 3×3.   x (B, H, W, Cin)   →   y (B, ⌈H/stride⌉ // pool, ⌈W/stride⌉ // pool, C)
 
-    bias_activation's bias is 0.
+    pool: side of the windows of max-pooling, 1 for none. bias_activation's bias is 0.
     """
 
-    def __init__(self, in_chans, C, stride, act="gelu"):
-        super().__init__(Conv(C, in_chans, 3, stride, 1, bias=False), C)
-        self.act = act
+    def __init__(self, in_chans, C, stride, act="gelu", pool=1):
+        if pool == 1:
+            conv = Conv(C, in_chans, 3, stride, 1, bias=False)
+        else:
+            conv = PooledConv(C, in_chans, 3, stride, 1, pool, bias=False)
+        super().__init__(conv, C)
+        self.act, self.pool = act, pool
 
     def forward(self, x, down=EVALUATION):
         h, c1 = super().forward(x, down)
@@ -100,23 +106,27 @@ class ConvNormAct(ConvBatchNorm):
         dh, _ = F.bias_activation_backward(dy, c2)
         return super().backward(dh, c1)
 
-    def rows(self, name, out):
-        """The rows of a summary.   out: (H, W) of the output"""
+    def rows(self, name, size):
+        """The rows of a summary, and (H, W) of the output.   size: (H, W) of the input"""
+        out = tuple(output_size(n, 3, self.conv.stride, 1) for n in size)
+        conv, out = rows.conv(f"{name}.conv", self.conv, out), tuple(n // self.pool for n in out)
         bn = rows.norm(f"{name}.bn", self.bn, out, "batch norm")
-        act = rows.Row(f"{name}.act", self.act, bn.shape, 0, 0, bn.activations)
-        return [rows.conv(f"{name}.conv", self.conv, out), bn, act]
+        if self.pool > 1:
+            conv = replace(conv, kind="conv, max pool", shape=bn.shape, activations=conv.activations + bn.activations)
+        return [conv, bn, rows.Row(f"{name}.act", self.act, bn.shape, 0, 0, bn.activations)], out
 
 
 class ConvStem(Module):
     """3×3 convolutions, then 1×1 to the width.   images (B, in_chans, H, W)   →   y (B, N, C)
 
-    Xiao et al. 2021, "Early Convolutions Help Transformers See Better", section 4
+    Xiao et al. 2021, "Early Convolutions Help Transformers See Better", section 4; with max-pooling before
+    the batch norm as in Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU"
     """
 
-    def __init__(self, widths, strides, in_chans, C, act="gelu"):
+    def __init__(self, widths, strides, pools, in_chans, C, act="gelu"):
         self.stem = []
-        for width, stride in zip(widths, strides):
-            self.stem.append(ConvNormAct(in_chans, width, stride, act))
+        for width, stride, pool in zip(widths, strides, pools or [1] * len(widths)):
+            self.stem.append(ConvNormAct(in_chans, width, stride, act, pool))
             in_chans = width
         self.proj = Conv(C, in_chans, 1, 1, 0)
 
@@ -148,6 +158,6 @@ class ConvStem(Module):
         """The rows of a summary.   tokens: (N,)   size: (H, W) of the images"""
         found = []
         for i, layer in enumerate(self.stem):
-            size = tuple(output_size(n, 3, layer.conv.stride, 1) for n in size)
-            found += layer.rows(f"{name}.stem.{i}", size)
+            more, size = layer.rows(f"{name}.stem.{i}", size)
+            found += more
         return [*found, rows.linear(f"{name}.proj", self.proj, tokens, "patches")]

@@ -2,7 +2,7 @@
 import numpy as np
 
 from ..flat import Parameter
-from ..layers import ConvBatchNorm, zeros
+from ..layers import ConvBatchNorm, PooledConv, zeros
 
 
 def fold_batch_norm(model):
@@ -10,11 +10,12 @@ def fold_batch_norm(model):
 
         w ← w · g,   b ← bias − running_mean · g,   g = weight/√(running_var + eps)
 
-    It would be wrong to fold a batch norm into the Linear behind it: the class token passes the Linear alone.
+    It would be wrong to fold a batch norm into the Linear behind it: the class token passes the Linear alone. A batch
+    norm behind max-pooling stays, too: a negative g would make the largest number of a window the smallest.
     """
     folded, state = type(model)(model.config, materialise=False), model.state_dict()
     for path, module in folded.modules():
-        if isinstance(module, ConvBatchNorm):
+        if isinstance(module, ConvBatchNorm) and not isinstance(module.conv, PooledConv):
             norm, module.bn = module.bn, None
             weight, bias, mean, var, _ = (state.pop(f"{path}.bn.{name}") for name in ("weight", "bias", *norm.buffers))
             gain = weight / np.sqrt(var + norm.eps)

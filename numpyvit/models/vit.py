@@ -27,7 +27,8 @@ class ViTConfig:
     """Everything that decides a ViT. timm's names and defaults.
 
     img_size, patch_size in pixels (img_size may be (H, W)).
-    stem_widths, stem_strides: of 3×3 convolutions in place of plain patches; the strides multiply to patch_size.
+    stem_widths, stem_strides: of 3×3 convolutions in place of plain patches; stem_pools: the sides of the windows of
+    max-pooling behind them, 1 for none, () for none at all. Strides and pools multiply to patch_size.
     embed_dim = num_heads · head width.  mlp_ratio: MLP width / embed_dim.
     global_pool: "token" classifies from a class token; "avg" has none and averages the tokens, then normalises (timm's
     fc_norm); "gap" normalises the tokens, then averages them (Google's, big_vision's).
@@ -57,6 +58,7 @@ class ViTConfig:
     drop_path_rate: float = 0.0
     stem_widths: tuple = ()
     stem_strides: tuple = ()
+    stem_pools: tuple = ()
     representation_size: int = 0
 
     def __post_init__(self):
@@ -72,11 +74,17 @@ class ViTConfig:
         check_choice(self, "pos_embed", ("learn", "sincos2d", "sinusoidal", "none"))
         check_choice(self, "norm_order", ("pre", "post"))
         check_choice(self, "act", tuple(ACTIVATIONS))
-        check_numbers(self, "stem_widths", "stem_strides", above=0)
+        check_numbers(self, "stem_widths", "stem_strides", "stem_pools", above=0)
         if len(self.stem_widths) != len(self.stem_strides):
             one_each = f"a tuple of one stride a convolution, {len(self.stem_widths)} as in stem_widths"
             fail("stem_strides", one_each, self.stem_strides)
-        if self.stem_widths and math.prod(self.stem_strides) != self.patch_size:
+        if len(self.stem_pools) not in (0, len(self.stem_widths)):
+            one_each = f"() or a tuple of one side a convolution, {len(self.stem_widths)} as in stem_widths"
+            fail("stem_pools", one_each, self.stem_pools)
+        if self.stem_widths and math.prod((*self.stem_strides, *self.stem_pools)) != self.patch_size:
+            if self.stem_pools:
+                fail("stem_pools", f"pools that with stem_strides {self.stem_strides} multiply to patch_size "
+                     f"{self.patch_size}", self.stem_pools)
             fail("stem_strides", f"strides whose product is patch_size {self.patch_size}", self.stem_strides)
         if self.pos_embed == "sinusoidal" and self.embed_dim % 2:
             fail("embed_dim", "an even number, for sinusoidal positions", self.embed_dim)
@@ -107,7 +115,8 @@ class ViT(Model):
         self.cls_token = Parameter((1, 1, C), normal(1e-6)) if token else None
         self.pos_embed = Parameter((1, N + token, C), normal(0.02)) if config.pos_embed == "learn" else None
         if config.stem_widths:
-            self.patch_embed = ConvStem(config.stem_widths, config.stem_strides, config.in_chans, C, config.act)
+            convolutions = config.stem_widths, config.stem_strides, config.stem_pools
+            self.patch_embed = ConvStem(*convolutions, config.in_chans, C, config.act)
         else:
             self.patch_embed = PatchEmbed(config.patch_size, config.in_chans, C)
         self.pos_drop = Dropout(config.drop_rate)
@@ -269,6 +278,7 @@ def fixed_positions(config, dtype):
 # Dosovitskiy et al. 2021, table 1; tiny and small from Touvron et al. 2021 (DeiT), table 1.
 CIFAR = dict(img_size=32, patch_size=4, num_classes=10, mlp_ratio=2.0, global_pool="avg", pos_embed="sincos2d")
 STEM = dict(stem_strides=(2, 1, 2, 1, 1))
+POOLED = dict(stem_strides=(1,) * 7, stem_pools=(1, 2, 1, 2, 1, 2, 1))
 PRESETS = {
     "vit_tiny_patch16_224": ViTConfig(embed_dim=192, num_heads=3),
     "vit_small_patch16_224": ViTConfig(embed_dim=384, num_heads=6),
@@ -284,4 +294,6 @@ PRESETS = {
                                   **STEM, **CIFAR),
     "vit_mini_conv_32": ViTConfig(embed_dim=192, depth=3, num_heads=6, stem_widths=(64, 64, 192, 192, 192),
                                   **STEM, **CIFAR),
+    "vit_mini_convpool_32": ViTConfig(embed_dim=256, depth=2, num_heads=8, stem_widths=(32, 64, 64, 128, 128, 256, 256),
+                                      **POOLED, **CIFAR | dict(patch_size=8)),
 }
