@@ -105,7 +105,7 @@ def test_profile_is_exclusive():
     assert p.rows["inner"][1] == 20 and p.rows["outer"][0] < p.rows["inner"][0] / 4
 
 
-@pytest.mark.parametrize("name", [*models.MODELS, "vit_nano_patch4_32", "vit_nano_conv_32"])
+@pytest.mark.parametrize("name", [*models.MODELS, "vit_nano_patch4_32", "vit_nano_conv_32", "vit_mini_convpool_32"])
 def test_flops_of_ours_and_of_torchs_model(name):
     family, fields = models.configuration(name)
     ours = flops.forward_flops(family, model_config(family, **fields)[1])

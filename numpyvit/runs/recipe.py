@@ -34,7 +34,7 @@ class Recipe:
     Raises UserError, in one line, for a value of the wrong kind or out of its range.
     """
 
-    model: str = setting("vit_nano_conv_32", "preset (see `numpyvit models`), or vit, swin or cvt: then the length "
+    model: str = setting("vit_mini_convpool_32", "preset (see `numpyvit models`), or vit, swin or cvt: then the length "
                          "chooses the preset", "model")
     model_fields: dict = setting({}, "a field of the model's config; each field takes a --set of its own: --set "
                                  "depth=2 --set embed_dim=96", "model")

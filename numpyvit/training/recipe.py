@@ -14,7 +14,7 @@ SHAPES = {"model": "vit_pico_patch4_32", "batch_size": 32, "lr": 2e-3}       # t
 
 # {family: ((up to so many minutes, the preset), …)}
 LENGTHS = {
-    "vit": ((45, "vit_nano_conv_32"), (math.inf, "vit_mini_conv_32")),
+    "vit": ((math.inf, "vit_mini_convpool_32"),),
     "cvt": ((math.inf, "cvt_nano_32"),),
     "swin": ((math.inf, "swin_nano_patch4_window4_32"),),
 }
@@ -23,6 +23,7 @@ MUON_STEM = MUON | {"lr": 8.5e-3, "lr_rest": 0.25, "batch_size": 128, "weight_de
                     "first_filters": "whitened"}
 SMALL_FIRST = {"small_size": 24, "small_share": 0.6}
 SETTINGS = {
+    "vit_mini_convpool_32": MUON_STEM | SMALL_FIRST | {"lr": 0.012, "batch_size": 256, "weight_decay": 0.4},
     "vit_nano_conv_32": MUON_STEM | SMALL_FIRST,
     "vit_mini_conv_32": MUON_STEM | SMALL_FIRST,
     "vit_nano_patch4_32": MUON,

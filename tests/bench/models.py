@@ -9,8 +9,8 @@ MODELS = {                                           # name: (preset or family, 
     "swin_96": ("swin_nano_patch2_window4_32", dict(embed_dim=96, num_heads=(3, 6))),
     "cvt_128": ("cvt_nano_32", dict(num_heads=(2, 4), mlp_ratio=4.0)),
 }
-DEFAULT = ("vit_192", "vit_nano_patch4_32", "swin_96", "cvt_128", "vit_nano_conv_32")
-OPTIMIZERS = {"vit_nano_conv_32": "muon"}            # of the net of `make train`; all others have AdamW here
+DEFAULT = ("vit_192", "vit_nano_patch4_32", "swin_96", "cvt_128", "vit_mini_convpool_32")
+OPTIMIZERS = {"vit_mini_convpool_32": "muon", "vit_nano_conv_32": "muon"}     # the first is the net of `make train`
 NOT_RANDOM = dict(drop_rate=0.0, attn_drop_rate=0.0, drop_path_rate=0.0)     # the torch models have no dropout
 
 
