@@ -18,7 +18,7 @@ def max_pool_forward(x, kernel):
     _, H, W, _ = x.shape
     Ho, Wo = H // kernel, W // kernel
     y = shifted(x, 0, 0, Ho, Wo, kernel)
-    which = np.zeros(y.shape, np.min_scalar_type(kernel * kernel - 1))
+    which = np.zeros(y.shape, np.uint16)
     for n, (i, j) in enumerate(np.ndindex(kernel, kernel)):
         cell = shifted(x, i, j, Ho, Wo, kernel)
         which = np.where(cell > y, n, which)
