@@ -11,12 +11,13 @@ from .fast_math import LOOP
 from .linear import add_rows, add_to_rows
 from .winograd import WinogradCache, winograd, winograd_backward
 
-LEAST, SIDE = 32, 4                                  # channels, and rows of x, from which winograd.py is faster
+LEAST = 32                                           # channels from which winograd.py is faster
+SIDE = 4                                             # and rows and columns of x
 
 
 def conv2d_forward(x, weight, bias=None, stride=1, padding=0):
-    tiled = (*weight.shape[2:], stride) == (3, 3, 1) and min(weight.shape[:2]) >= LEAST and min(x.shape[1:3]) >= SIDE
-    if tiled:
+    wide, large = min(weight.shape[:2]) >= LEAST, min(x.shape[1:3]) >= SIDE
+    if (*weight.shape[2:], stride) == (3, 3, 1) and wide and large:
         y, cache = winograd(x, weight, padding)
     else:
         y, cache = by_rows(x, weight, stride, padding)

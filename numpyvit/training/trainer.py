@@ -42,9 +42,9 @@ class Trainer:
         if self.recipe.first_filters == "whitened" and world.rank == 0:      # the other ranks get rank 0's weights
             whiten(model, dataset.train.images, train_rows, self.mean, self.std)
         if self.recipe.batch_size > len(train_rows):
-            eighth = 1 << max(len(train_rows).bit_length() - 4, 0)           # a power of two
+            smaller = 1 << max(len(train_rows).bit_length() - 4, 0)          # about an eighth of them
             raise UserError(f"batch_size: expected at most the {len(train_rows)} training images, got "
-                            f"{self.recipe.batch_size}; --batch-size {eighth} would be an eighth of them or less")
+                            f"{self.recipe.batch_size}; choose a smaller batch, such as --batch-size {smaller}")
         self.watched = Watched(self)
         self.batches = Batches(dataset.train, train_rows, self.recipe, len(dataset.classes), self.mean, self.std)
         self.steps_per_epoch = self.batches.steps_per_epoch
