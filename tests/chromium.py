@@ -98,6 +98,13 @@ class Browser:
             raise RuntimeError(details.get("exception", {}).get("description", details["text"]))
         return result["result"].get("value")
 
+    def until(self, expression, wanted, seconds=60):
+        """Wait for an expression to have this value: for what happens after the event that a test sent."""
+        deadline = time.monotonic() + seconds
+        while (value := self.run(expression)) != wanted:
+            assert time.monotonic() < deadline, f"{expression}: expected {wanted!r}, got {value!r}"
+            time.sleep(0.02)
+
     def key(self, key, code=None, modifiers=0):
         """Press a key. modifiers: 8 is Shift."""
         text = key if len(key) == 1 else {"Enter": "\r"}.get(key, "")

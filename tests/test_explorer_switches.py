@@ -181,13 +181,13 @@ def test_a_token_is_switched_by_keyboard_alone(name, browser, pages):
     assert browser.run("document.activeElement.id") == "photo" and browser.run("String(photo.query)") == "1,1"
     assert "row 1, column 1" in browser.run("$('token-name').textContent + $('photo-text').textContent")
     press_until(browser, "Tab", "document.activeElement.id === 'switch-token'")
-    settled = """new Promise(go => setTimeout(go, 300)).then(() => [document.activeElement.id,
-      $('switch-token').getAttribute('aria-pressed'), !!$('changed'), document.querySelectorAll('.off').length])"""
+    seen = """[document.activeElement.id, $('switch-token').getAttribute('aria-pressed'), !!$('changed'),
+      document.querySelectorAll('.off').length]"""
     browser.key("Enter")
-    assert browser.run(settled) == ["switch-token", "true", True, 1]
+    browser.until(seen, ["switch-token", "true", True, 1])
     assert browser.run("app.address()") == address
     browser.key("Enter")
-    assert browser.run(settled) == ["switch-token", "false", False, 0]
+    browser.until(seen, ["switch-token", "false", False, 0])
 
 
 @pytest.mark.parametrize("kind", ["muon", "adamw"])

@@ -65,5 +65,5 @@ function askFor(k) {
   const data = app.ownLeaf(app.program.named.target);
   data.fill(0);
   data[k] = 1;
-  app.edited([app.program.named.target]);
+  return app.edited([app.program.named.target]);
 }
