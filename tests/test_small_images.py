@@ -65,16 +65,19 @@ def test_threads_and_interruptions_leave_no_trace(name, tmp_path, monkeypatch):
 
 
 def test_so_much_of_the_run_and_no_more(tmp_path, monkeypatch):
-    """Of 12 steps the first 6 see 8 × 8 pixels, the others and all evaluations 16 × 16."""
+    """Of 12 steps the first 6 see 8 × 8 pixels, the others and all evaluations 16 × 16; shards' gradients of the other size
+    are given back."""
     small_shapes(monkeypatch)
     update, sizes = Trainer.update, []
 
     def watched(self, step, lr, small=False):
-        lanes = self.small_lanes if small else self.lanes
+        lanes, other = (self.small_lanes, self.lanes) if small else (self.lanes, self.small_lanes)
         sizes.append(lanes.model.config.img_size)
         images, _, _ = self.batches.loader(step, self.recipe.small_size if small else 0)(0, 2)
         assert images.shape[-1] == lanes.model.config.img_size
-        return update(self, step, lr, small)
+        outcome = update(self, step, lr, small)
+        assert (len(lanes.replicas), len(other.replicas)) == (lanes.shards, 1)
+        return outcome
 
     monkeypatch.setattr(Trainer, "update", watched)
     loop.train(recipe(model_fields=FIELDS["vit"], small_size=8, small_share=0.5), tmp_path / "a")
