@@ -2,6 +2,7 @@
 import gzip
 import hashlib
 import inspect
+import io
 import os
 import random
 import tarfile
@@ -77,6 +78,22 @@ def test_data_dir_comes_before_the_other_places(tmp_path, monkeypatch):
     write_folder(tmp_path / "mine" / "cifar-10-batches-bin", other)
     dataset = cifar10.load(tmp_path / "mine", download=False, records=ARCHIVE)
     np.testing.assert_array_equal(dataset.test.images, dataset.train.images[:RECORDS])
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 7])
+def test_files_are_read_in_parts(at_once, tmp_path, monkeypatch):
+    """Whatever the parts, the images and the checksum are the same; an end in the middle of a later part is noticed."""
+    write_folder(tmp_path / "whole")
+    checksum = cifar10.load(tmp_path / "whole", download=False, records=ARCHIVE).checksum
+    monkeypatch.setattr(cifar10, "AT_ONCE", at_once)
+    dataset = cifar10.load(tmp_path / "whole", download=False, records=ARCHIVE)
+    assert_is_content(dataset)
+    assert dataset.checksum == checksum
+    for left_out in (1, RECORD, RECORDS * RECORD - 1):
+        file = io.BytesIO(CONTENT["test_batch.bin"][:-left_out])
+        images, labels = np.empty((RECORDS, 3, 32, 32), np.uint8), np.empty(RECORDS, np.int64)
+        refused(cifar10.read_records, file, "here", ARCHIVE, images, labels,
+                match=f"here: expected {RECORDS * RECORD:,} bytes, got {RECORDS * RECORD - left_out:,}; it is truncated")
 
 
 def with_label_10(raw, record=3):

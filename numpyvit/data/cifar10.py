@@ -17,6 +17,7 @@ from .sources import Remote, Source, load_from, reading, verified, why
 
 IMAGE_SHAPE = (3, 32, 32)
 PIXELS = 3 * 32 * 32
+AT_ONCE = 1000                                                               # records that are read at a time
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def read_folder(path, records):
     digest = hashlib.sha256()
     for name, place in places.items():
         with reading(path / name) as (file, _):
-            digest.update(read_records(file, path / name, records, *place))
+            read_records(file, path / name, records, *place, digest)
     checksum = digest.hexdigest()
     return Dataset(records.name or records.source.name, records.classes, train, test, "files-sha256:" + checksum,
                    source=f"folder {path}, sha256 {checksum} of its files (not the archive's, so not compared)")
@@ -152,21 +153,28 @@ def allocate(records):
     return *sets, places
 
 
-def read_records(file, where, records, images, labels):
-    """Fill images (n, 3, 32, 32) and labels (n,) from one file of records.   → the file's bytes"""
-    size = len(labels) * records.record
-    try:
-        raw = file.read(size)
-    except OSError as error:
-        raise UserError(f"{where}: cannot be read ({why(error)})") from error
-    if len(raw) != size:
-        raise UserError(f"{where}: expected {size:,} bytes, got {len(raw):,}; it is truncated, get "
-                        f"{records.archive.name} anew")
-    table = np.frombuffer(raw, dtype=np.uint8).reshape(len(labels), records.record)
-    labels[:] = table[:, records.label]
+def read_records(file, where, records, images, labels, digest=None):
+    """Fill images (n, 3, 32, 32) and labels (n,) from one file of records.   digest: a hash, which gets the file's bytes
+
+    The file is read in parts: a block as large as the file would stay with the process as unused memory.
+    """
+    expected, got = len(labels) * records.record, 0
+    for first in range(0, len(labels), AT_ONCE):
+        part = slice(first, min(first + AT_ONCE, len(labels)))
+        try:
+            raw = file.read((part.stop - first) * records.record)
+        except OSError as error:
+            raise UserError(f"{where}: cannot be read ({why(error)})") from error
+        got += len(raw)
+        if got != part.stop * records.record:
+            raise UserError(f"{where}: expected {expected:,} bytes, got {got:,}; it is truncated, get "
+                            f"{records.archive.name} anew")
+        table = np.frombuffer(raw, dtype=np.uint8).reshape(-1, records.record)
+        labels[part] = table[:, records.label]
+        images[part] = table[:, records.label_bytes:].reshape(-1, *images.shape[1:])
+        if digest:
+            digest.update(raw)
     if labels.max() >= len(records.classes):
-        first = int(np.argmax(labels >= len(records.classes)))
-        raise UserError(f"{where}: expected labels 0 to {len(records.classes) - 1}, got {labels[first]} in record "
-                        f"{first} (byte {first * records.record:,}); it is damaged, get {records.archive.name} anew")
-    images[:] = table[:, records.label_bytes:].reshape(images.shape)
-    return raw
+        wrong = int(np.argmax(labels >= len(records.classes)))
+        raise UserError(f"{where}: expected labels 0 to {len(records.classes) - 1}, got {labels[wrong]} in record "
+                        f"{wrong} (byte {wrong * records.record:,}); it is damaged, get {records.archive.name} anew")
