@@ -154,9 +154,10 @@ def allocate(records):
 
 
 def read_records(file, where, records, images, labels, digest=None):
-    """Fill images (n, 3, 32, 32) and labels (n,) from one file of records.   digest: a hash, which gets the file's bytes
+    """Fill images (n, 3, 32, 32) and labels (n,) from one file of records.
 
-    The file is read in parts: a block as large as the file would stay with the process as unused memory.
+    digest: a hash, which gets the file's bytes. The file is read in parts: a block as large as the file would stay with
+    the process as unused memory.
     """
     expected, got = len(labels) * records.record, 0
     for first in range(0, len(labels), AT_ONCE):

@@ -125,7 +125,7 @@ class Trainer:
         Raises NotFinite, and leaves the weights as they are, where loss or gradient are not finite.
         """
         lanes, side = (self.small_lanes, self.recipe.small_size) if small else (self.lanes, 0)
-        if self.small_lanes:                                                 # the shards' gradients, of one size at a time
+        if self.small_lanes:                                                 # shards' gradients: one size at a time
             del (self.lanes if small else self.small_lanes).replicas[1:]
         load = self.batches.loader(step, side)
         loss, correct = lanes.gradient(self.recipe.batch_size, load)
