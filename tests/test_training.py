@@ -108,6 +108,27 @@ def test_other_optimisers_resume_too(settings, data, tmp_path, monkeypatch):
     assert_same_run(tmp_path / "a", tmp_path / "b")
 
 
+def test_a_resumed_run_gives_back_the_memory_of_its_checkpoint(data, tmp_path, monkeypatch):
+    stop_at(monkeypatch, 7)
+    with pytest.raises(Interrupted):
+        loop.train(recipe(), tmp_path / "a")
+    read, take_step, seen = RunFolder.read_checkpoint, loop.Trainer.take_step, []
+
+    def read_and_see(self):
+        seen.append(read(self))
+        assert seen[-1].tensors
+        return seen[-1]
+
+    def step(self, number):
+        assert not seen[0].tensors
+        return take_step(self, number)
+
+    monkeypatch.setattr(RunFolder, "read_checkpoint", read_and_see)
+    monkeypatch.setattr(loop.Trainer, "take_step", step)
+    loop.resume(tmp_path / "a")
+    assert len(seen) == 1
+
+
 def test_another_seed_is_another_run(data, tmp_path):
     loop.train(recipe(steps=2), tmp_path / "a")
     loop.train(recipe(steps=2, seed=1), tmp_path / "b")

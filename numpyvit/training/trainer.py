@@ -81,6 +81,7 @@ class Trainer:
         self.run.position = position
         if self.world.rank == 0:
             checkpoint.restore(self.model, self.optimizer)
+            checkpoint.tensors.clear()                                       # the run needs the memory
         else:
             self.optimizer.state()                                           # whose shapes rank 0 compares
             self.optimizer.load({})
