@@ -56,6 +56,7 @@ MORE = {                                                                     # a
     "window_attention": ["tests/test_swin.py"], "relative_position": ["tests/test_swin.py"],
     "batch_norm": ["tests/test_cvt.py"],
 }
+KERNEL_TESTS = {"batch_norm": ["tests/test_kernels.py::test_batch_norm_of_constant_channels"]}   # after the kernel's own tests
 
 
 def ops_of(name):
@@ -76,7 +77,8 @@ def tests_for(path):
     if folder == "kernels":
         tests = ["test_float64[", "test_float32[", "test_nan_and_infinity_as_in_the_definition[float32-"]
         tests[1:1] = ["test_every_geometry["] if "conv" in name else []
-        return [f"tests/test_kernels.py::{test}{op}]" for op in ops_of(name) if op in bound_kernels() for test in tests]
+        return [*(f"tests/test_kernels.py::{test}{op}]" for op in ops_of(name) if op in bound_kernels() for test in tests),
+                *KERNEL_TESTS.get(name, [])]
     families = [family for family in FAMILIES if name.startswith(family)] or FAMILIES
     return [*(f"tests/test_{family}.py" for family in families), "tests/test_metamorphic.py"]
 

@@ -119,6 +119,15 @@ def test_winograd_spreads_no_nan(value):
         assert all(np.array_equal(np.isfinite(got[name]), np.isfinite(want[name])) for name in ("y", "dx"))
 
 
+@pytest.mark.skipif(F.REFERENCE, reason="no kernels are bound")
+def test_batch_norm_of_constant_channels(rng=np.random.default_rng(0)):
+    """They become the bias, exactly: the mean is corrected for the rounding of its sum, which 1/√eps would magnify."""
+    values, bias = rng.uniform(-1e4, 1e4, (2, 40)).astype(np.float32)
+    y, cache = F.batch_norm_forward(np.tile(values, (5000, 1)), np.ones(40, np.float32), bias)
+    np.testing.assert_array_equal(y, np.tile(bias, (5000, 1)))
+    np.testing.assert_array_equal(cache.mean, values)
+
+
 @every_kernel
 @given(data=st.data())
 def test_float32(case, data, figures):
