@@ -159,14 +159,14 @@ def read_records(file, where, records, images, labels, digest=None):
     digest: a hash, which gets the file's bytes. The file is read in parts: a block as large as the file would stay with
     the process as unused memory.
     """
-    expected, got = len(labels) * records.record, 0
+    expected = len(labels) * records.record
     for first in range(0, len(labels), AT_ONCE):
         part = slice(first, min(first + AT_ONCE, len(labels)))
         try:
             raw = file.read((part.stop - first) * records.record)
         except OSError as error:
             raise UserError(f"{where}: cannot be read ({why(error)})") from error
-        got += len(raw)
+        got = first * records.record + len(raw)
         if got != part.stop * records.record:
             raise UserError(f"{where}: expected {expected:,} bytes, got {got:,}; it is truncated, get "
                             f"{records.archive.name} anew")

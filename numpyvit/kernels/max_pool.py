@@ -41,7 +41,7 @@ def largest(x, y, which):
                 out, number = y[b, h, v], which[b, h, v]
                 for c in range(C):
                     top, n = x0[c], np.uint8(0)
-                    n = np.uint8(1) if x1[c] > top else n
+                    n = np.uint8(1) if x1[c] > top else n                    # np.where(x1 > top, 1, n)
                     top = top if top > x1[c] or top != top else x1[c]        # np.maximum(top, x1)
                     n = np.uint8(2) if x2[c] > top else n
                     top = top if top > x2[c] or top != top else x2[c]
