@@ -18,7 +18,10 @@ MODELS = {
     "vit_relu": ("vit", dict(VIT, act="relu", pos_embed="none"), 1, False),
     "vit_stem": ("vit", dict(VIT, stem_widths=(4, 6, 5), stem_strides=(1, 1, 1), stem_pools=(2, 1, 2), global_pool="avg"), 2, True),
     "swin": ("swin", dict(img_size=14, patch_size=2, embed_dim=8, depths=(2, 2), num_heads=(2, 2), window_size=4), 1, False),
+    "swin_stem": ("swin", dict(img_size=12, patch_size=2, embed_dim=8, depths=(1, 1), num_heads=(2, 2), window_size=4,
+                               stem_widths=(4, 6), stem_strides=(1, 1), stem_pools=(1, 2)), 2, True),
     "cvt": ("cvt", CVT, 2, True),
+    "cvt_stem": ("cvt", dict(CVT, stem_widths=(4, 6), stem_strides=(1, 1), stem_pools=(2, 1), patch_strides=(1, 2)), 2, True),
     "cvt_eval": ("cvt", dict(CVT, cls_token=False), 1, False),
     "cvt_avg": ("cvt", dict(CVT, qkv_method="avg"), 1, False),
 }

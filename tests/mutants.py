@@ -56,7 +56,10 @@ MORE = {                                                                     # a
     "window_attention": ["tests/test_swin.py"], "relative_position": ["tests/test_swin.py"],
     "batch_norm": ["tests/test_cvt.py"],
 }
-KERNEL_TESTS = {"batch_norm": ["tests/test_kernels.py::test_batch_norm_of_constant_channels"]}   # after the kernel's own tests
+KERNEL_TESTS = {                                                             # after the kernel's own tests
+    "batch_norm": ["tests/test_kernels.py::test_batch_norm_of_constant_channels"],
+    "conv": ["tests/test_kernels.py::test_winograd_where_it_is_faster"],
+}
 
 
 def ops_of(name):

@@ -112,6 +112,9 @@ def test_names_of_nobody(tmp_path):
     refused(model_of("vit"), tmp_path / "empty", "no file of weights")
 
 
+STEM = {"stem_widths": (4, 6)}
+
+
 @pytest.mark.parametrize("family, format, fields, said", [
     ("vit", "microsoft", {}, "microsoft has no ViT"), ("cvt", "timm", {}, "timm has no CvT; expected numpyvit, microsoft, huggingface"),
     ("swin", "google", {}, "Google has no Swin"), ("vit", "flax", {}, "format: expected one of"),
@@ -119,6 +122,9 @@ def test_names_of_nobody(tmp_path):
     ("vit", "timm", {"norm_order": "post"}, "this model after them"), ("vit", "torchvision", {"global_pool": "avg"}, "fc_norm"),
     ("vit", "huggingface", {"representation_size": 6}, "representation_size 0"),
     ("cvt", "huggingface", {"qkv_method": "linear"}, "qkv_method 'dw_bn'"), ("cvt", "huggingface", {"depths": (1, 1)}, "stage 1"),
+    ("swin", "huggingface", STEM | {"stem_strides": (2, 1)}, "stem_widths ()"),
+    ("cvt", "huggingface", STEM | {"stem_strides": (1, 1)}, "stem_widths ()"),
+    ("swin", "timm", STEM | {"stem_strides": (2, 1)}, "timm's Swin has no patch_embed.stem.0.conv.weight"),
     ("swin", "huggingface", {"img_size": 8}, "keeps windows of 3 × 3"), ("swin", "torchvision", {"img_size": 8}, "stage 1 here (2 × 2)")])
 def test_what_a_library_cannot_hold(tmp_path, family, format, fields, said):
     with pytest.raises(UserError) as caught:

@@ -84,11 +84,15 @@ def test_winograd_of_every_geometry(monkeypatch):
 
 
 @pytest.mark.skipif(F.REFERENCE, reason="no kernels are bound")
-@pytest.mark.parametrize("side, channels, tiled", [(4, 32, True), (3, 32, False), (4, 31, False)])
-def test_winograd_where_it_is_faster(side, channels, tiled):
+@pytest.mark.parametrize("side, channels, kernel, stride, tiled", [
+    (4, 32, 3, 1, True), (3, 32, 3, 1, False), (4, 31, 3, 1, False), (4, 32, 3, 2, False), (4, 32, 1, 1, False)])
+def test_winograd_where_it_is_faster(side, channels, kernel, stride, tiled):
     rng = np.random.default_rng(0)
     for H, W in ((side, 9), (9, side)):
-        arrays, others, dy = wide_conv(rng, 2, H, W, 1, channels)
+        arrays = dict(x=rng.normal(size=(2, H, W, channels)), weight=rng.normal(size=(33, channels, kernel, kernel)),
+                      bias=rng.normal(size=33))
+        others = dict(stride=stride, padding=kernel // 2)
+        dy = rng.normal(size=(2, -(-H // stride), -(-W // stride), 33))
         pair = F.conv2d_forward, F.conv2d_backward
         assert isinstance(pair[0](**arrays, **others)[1][0], winograd.WinogradCache) == tiled
         got, want = run(pair, arrays, others, dy), run(DEFINITIONS["conv2d"], arrays, others, dy)

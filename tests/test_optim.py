@@ -67,12 +67,17 @@ def test_only_weight_matrices_decay():
     assert all(a.end <= b.start and a.decay != b.decay for a, b in zip(optimizer.groups, optimizer.groups[1:]))
 
 
+SMALL_CVT = dict(embed_dims=(8, 16), depths=(1, 1), num_heads=(1, 2), patch_sizes=(3, 3), patch_strides=(2, 2), patch_paddings=(1, 1))
+
+
 @pytest.mark.parametrize("family, fields, rest", [
     ("vit", {}, {"patch_embed.proj.weight", "head.weight"}),
     ("vit", dict(stem_widths=(6, 5), stem_strides=(2, 2)), {"patch_embed.stem.0.conv.weight", "head.weight"}),
     ("swin", dict(depths=(1, 1), num_heads=(1, 2), window_size=2), {"patch_embed.proj.weight", "head.fc.weight"}),
-    ("cvt", dict(embed_dims=(8, 16), depths=(1, 1), num_heads=(1, 2), patch_sizes=(3, 3), patch_strides=(2, 2), patch_paddings=(1, 1)),
-     {"stage0.patch_embed.proj.weight", "head.weight"})])
+    ("swin", dict(depths=(1, 1), num_heads=(1, 2), window_size=2, stem_widths=(6, 5), stem_strides=(2, 2)),
+     {"patch_embed.stem.0.conv.weight", "head.fc.weight"}),
+    ("cvt", SMALL_CVT, {"stage0.patch_embed.proj.weight", "head.weight"}),
+    ("cvt", dict(SMALL_CVT, stem_widths=(6, 5), stem_strides=(1, 2)), {"stem.0.conv.weight", "head.weight"})])
 def test_hidden_matrices_follow_muon_and_everything_else_adamw(family, fields, rest):
     """Every hidden matrix alone, as (rows, columns), by muon_step; everything else by AdamW, with its own share of the learning
     rate. Pixels and logits, vectors, tables and depthwise kernels are everything else. Decay, clipping, average as for all."""

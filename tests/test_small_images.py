@@ -16,11 +16,11 @@ from tiny import FAMILIES, recipe, small_shapes
 
 FIELDS = {"vit": FAMILIES["vit"] | dict(pos_embed="sincos2d", global_pool="avg"),
           "stem": FAMILIES["vit"] | dict(pos_embed="sincos2d", stem_widths=(8, 16), stem_strides=(2, 2)),
-          "cvt": FAMILIES["cvt"]}
+          "cvt": FAMILIES["cvt"], "cvt_stem": FAMILIES["cvt"] | dict(stem_widths=(8, 8), stem_strides=(1, 1))}
 
 
 def family_of(name):
-    return "vit" if name == "stem" else name
+    return {"stem": "vit", "cvt_stem": "cvt"}.get(name, name)
 
 
 @pytest.mark.parametrize("name", FIELDS)

@@ -1,26 +1,39 @@
-"""ViT with a convolutional stem: the whole model against torch, its batch statistics, its names, what it refuses."""
+"""Models with a convolutional stem: the whole model against torch, its batch statistics, its names, what it refuses."""
 import numpy as np
 import pytest
 import torch
 
 import cases
 import numpyvit
+from numpyvit.models.cvt import CvTConfig
+from numpyvit.models.embed import stem_forward
+from numpyvit.models.swin import SwinConfig
 from numpyvit.models.vit import ViTConfig
+from numpyvit.module import EVALUATION
 from numpyvit.training.lanes import Lanes
 from torch_models import twin_of
 
-SMALL = dict(img_size=(12, 8), patch_size=4, in_chans=2, num_classes=5, embed_dim=12, depth=1, num_heads=3, mlp_ratio=1.5,
-             stem_widths=(5, 7, 6), stem_strides=(2, 1, 2))
-VARIANTS = {"token": {}, "mean": dict(global_pool="avg"), "one convolution": dict(stem_widths=(9,), stem_strides=(4,), act="relu"),
+STEM = dict(in_chans=2, num_classes=5, mlp_ratio=1.5, stem_widths=(5, 7, 6), stem_strides=(2, 1, 2))
+SMALL = {"vit": STEM | dict(img_size=(12, 8), patch_size=4, embed_dim=12, depth=1, num_heads=3),
+         "swin": STEM | dict(img_size=(24, 16), patch_size=4, embed_dim=6, depths=(2, 1), num_heads=(2, 3), window_size=3),
+         "cvt": STEM | dict(img_size=(24, 16), embed_dims=(6, 10), depths=(1, 1), num_heads=(2, 5), patch_sizes=(3, 3),
+                            patch_strides=(1, 2), patch_paddings=(1, 1))}
+BATCH_NORMS = {"vit": 3, "swin": 3, "cvt": 3 + 2 * 3}                        # CvT's attention has three more a block
+VARIANTS = {"token": {}, "mean": dict(global_pool="avg"),
+            "one convolution": dict(stem_widths=(9,), stem_strides=(4,), act="relu"),
             "stride 3, post-norm": dict(img_size=9, patch_size=3, stem_widths=(4, 5), stem_strides=(1, 3), norm_order="post"),
             "max-pooling": dict(stem_strides=(2, 1, 1), stem_pools=(1, 1, 2)),
             "max-pooling at once": dict(img_size=(24, 12), patch_size=12, stem_strides=(2, 1, 1), stem_pools=(3, 2, 1), global_pool="avg"),
             "no stride": dict(img_size=5, patch_size=1, stem_widths=(4, 5), stem_strides=(1, 1), pos_embed="sincos2d")}
+VARIANTS = {name: ("vit", fields) for name, fields in VARIANTS.items()} | {
+    "swin": ("swin", {}), "swin, max-pooling": ("swin", dict(stem_strides=(1, 2, 1), stem_pools=(2, 1, 1))),
+    "cvt": ("cvt", {}), "cvt, max-pooling": ("cvt", dict(stem_strides=(1, 1, 1), stem_pools=(1, 2, 2))),
+    "cvt, a stride left over": ("cvt", dict(img_size=(39, 27), stem_pools=(1, 1, 2), cls_token=False))}
 
 
-def random_model(seed=0, dtype="float64", **fields):
-    """A ViT with no parameter and no running statistic at its initial value."""
-    model, rng = numpyvit.create_model("vit", dtype=dtype, **SMALL | fields), np.random.default_rng(seed)
+def random_model(family="vit", seed=0, dtype="float64", **fields):
+    """A model with no parameter and no running statistic at its initial value."""
+    model, rng = numpyvit.create_model(family, dtype=dtype, **SMALL[family] | fields), np.random.default_rng(seed)
     for _, p in model.named_parameters():
         p.data += rng.normal(0, 0.3, p.shape)
     for _, buffer in model.named_buffers():
@@ -29,23 +42,28 @@ def random_model(seed=0, dtype="float64", **fields):
     return model, rng
 
 
+def stem_of(model):
+    return model.stem if hasattr(model, "stem") else model.patch_embed.stem
+
+
 def images_of(model, rng, B):
     H, W = np.broadcast_to(model.config.img_size, 2)
     return rng.normal(size=(B, model.config.in_chans, H, W))
 
 
-@pytest.mark.parametrize("fields", VARIANTS.values(), ids=VARIANTS)
+@pytest.mark.parametrize("family, fields", VARIANTS.values(), ids=VARIANTS)
 @pytest.mark.parametrize("train", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("B", [1, 3])
-def test_every_gradient_is_torchs(fields, train, B, figures):
-    model, rng = random_model(**fields)
+def test_every_gradient_is_torchs(family, fields, train, B, figures):
+    model, rng = random_model(family, **fields)
     errors = cases.model_errors(model, images_of(model, rng, B), rng.normal(size=(B, 5)), train)
     figures.add(worst=max(errors.values()))
     assert max(errors.values()) <= 1e-10, errors
 
 
-def test_running_statistics_after_three_steps_are_torchs():
-    model, rng = random_model()
+@pytest.mark.parametrize("family", SMALL)
+def test_running_statistics_after_three_steps_are_torchs(family):
+    model, rng = random_model(family)
     twin = twin_of(model, train=True)
     for B in (3, 1, 4):
         images = images_of(model, rng, B)
@@ -53,7 +71,7 @@ def test_running_statistics_after_three_steps_are_torchs():
         twin(torch.from_numpy(images))
     state, reference = model.state_dict(), twin.state_dict()
     names = [name for name, _ in model.named_buffers()]
-    assert len(names) == 3 * 3                                               # three batch norms of three buffers
+    assert len(names) == 3 * BATCH_NORMS[family]                             # of three buffers each
     for name in names:
         assert cases.error(state[name], reference[name].numpy()) <= 1e-12, name
         assert not name.endswith("tracked") or state[name] == 3
@@ -76,42 +94,75 @@ def test_lanes_average_the_statistics_of_the_micro_batches_in_order():
     assert all(np.array_equal(result["gradient"], results[0]["gradient"]) for result in results)
 
 
-def test_inference_folds_the_batch_norms():
+@pytest.mark.parametrize("family", SMALL)
+def test_inference_folds_the_batch_norms(family):
     """All but those behind max-pooling, where a negative weight would make the largest number the smallest."""
     for pools, left in (((), 0), ((1, 2, 1), 3)):
-        model, rng = random_model(stem_strides=(2, 1, 1 if pools else 2), stem_pools=pools)
-        for layer in model.patch_embed.stem:
+        model, rng = random_model(family, stem_strides=(2, 1, 1 if pools else 2), stem_pools=pools)
+        for layer in stem_of(model):
             layer.bn.weight.data[1] = -0.5
         images = images_of(model, rng, 3)
         folded, expected = model.for_inference(), model.forward(images)[0]
         assert cases.error(folded(images), expected) <= 1e-12
-        assert len([*folded.named_buffers()]) == left and len([*model.named_buffers()]) == 9
+        assert len([*folded.named_buffers()]) == left and len([*model.named_buffers()]) == 3 * BATCH_NORMS[family]
     with pytest.raises(ValueError, match="train: .*folded"):
         folded.forward(images, train=True)
 
 
-def test_names_and_shapes():
-    """torch's names and layouts: a stem of convolution and batch norm, and the 1×1 convolution where plain patches have theirs."""
-    model, _ = random_model()
-    shapes = {name: value.shape for name, value in model.state_dict().items() if name.startswith("patch_embed")}
-    expected = {"patch_embed.proj.weight": (12, 6, 1, 1), "patch_embed.proj.bias": (12,)}
+@pytest.mark.parametrize("family, stem, further", [
+    ("vit", "patch_embed.stem", {"patch_embed.proj.weight": (12, 6, 1, 1), "patch_embed.proj.bias": (12,)}),
+    ("swin", "patch_embed.stem", {"patch_embed.proj.weight": (6, 6, 1, 1), "patch_embed.proj.bias": (6,),
+                                  "patch_embed.norm.weight": (6,), "patch_embed.norm.bias": (6,)}),
+    ("cvt", "stem", {"stage0.patch_embed.proj.weight": (6, 6, 3, 3), "stage0.patch_embed.proj.bias": (6,),
+                     "stage0.patch_embed.norm.weight": (6,), "stage0.patch_embed.norm.bias": (6,)})])
+def test_names_and_shapes(family, stem, further):
+    """torch's names and layouts: a stem of convolution and batch norm, then the convolution that makes tokens."""
+    model, _ = random_model(family)
+    prefixes = "patch_embed", "stage0.patch_embed", "stem"
+    shapes = {name: value.shape for name, value in model.state_dict().items() if name.startswith(prefixes)}
+    expected = dict(further)
     for i, (inputs, width) in enumerate([(2, 5), (5, 7), (7, 6)]):
-        expected[f"patch_embed.stem.{i}.conv.weight"] = (width, inputs, 3, 3)
+        expected[f"{stem}.{i}.conv.weight"] = (width, inputs, 3, 3)
         for name in ("weight", "bias", "running_mean", "running_var"):
-            expected[f"patch_embed.stem.{i}.bn.{name}"] = (width,)
-        expected[f"patch_embed.stem.{i}.bn.num_batches_tracked"] = ()
+            expected[f"{stem}.{i}.bn.{name}"] = (width,)
+        expected[f"{stem}.{i}.bn.num_batches_tracked"] = ()
     assert shapes == expected
 
 
-@pytest.mark.parametrize("fields, message", [
+def test_tokens_of_a_cvt_say_which_pixels_they_see():
+    """stages()[0].embed is the window of pixels that reach a token through the stem and the first convolution."""
+    model, rng = random_model("cvt", img_size=(33, 31), stem_strides=(1, 2, 1), stem_pools=(1, 2, 1), stem_widths=(9, 9, 9))
+    kernel, stride, padding = model.stages()[0].embed
+    images, (H, W) = images_of(model, rng, 2).transpose(0, 2, 3, 1), model.stages()[0].grid
+
+    def tokens(x):
+        return model.stage0.patch_embed.forward(stem_forward(model.stem, x, EVALUATION)[0])[0]
+
+    i, j = H // 2, W // 2
+    before, seen = tokens(images)[:, i, j], []
+    for row, column in np.ndindex(33, 31):
+        changed = images.copy()
+        changed[:, row, column] += 100                                       # large enough to pass every max-pooling
+        if not np.array_equal(tokens(changed)[:, i, j], before):
+            seen.append((row, column))
+    top, left = i * stride - padding, j * stride - padding
+    assert (*np.min(seen, axis=0), *np.max(seen, axis=0)) == (top, left, top + kernel - 1, left + kernel - 1)
+
+
+@pytest.mark.parametrize("family, fields, message", [
+    ("swin", dict(img_size=(24, 18)), "patch_size: expected a divisor of img_size"),
+    ("swin", dict(stem_strides=(2, 2, 2)), "stem_strides: expected strides whose product is patch_size 4"),
+    ("cvt", dict(stem_pools=(1, 2)), r"stem_pools: expected \(\) or a tuple of one side a convolution, 3 as in stem_widths"),
+    ("cvt", dict(stem_pools=(1, 1, 9)), r"patch_strides: expected a map in stage 0, .* 0×0 map of before"),
+    *(("vit", *row) for row in [
     (dict(stem_strides=(2, 2)), "stem_strides: expected a tuple of one stride a convolution, 3 as in stem_widths"),
     (dict(stem_strides=(2, 2, 2)), "stem_strides: expected strides whose product is patch_size 4"),
     (dict(stem_widths=(5, 0, 6)), "stem_widths"), (dict(stem_strides=(2, 1, -2)), "stem_strides"),
     (dict(stem_pools=(1, 2)), r"stem_pools: expected \(\) or a tuple of one side a convolution, 3 as in stem_widths"),
     (dict(stem_pools=(1, 2, 1)), r"stem_pools: expected pools that with stem_strides \(2, 1, 2\) multiply to patch_size 4"),
     (dict(stem_pools=(1, 0, 1)), "stem_pools"),
-    (dict(stem_widths=(), stem_strides=(4,)), "stem_strides")])
-def test_wrong_stems_are_named(fields, message):
+    (dict(stem_widths=(), stem_strides=(4,)), "stem_strides")])])
+def test_wrong_stems_are_named(family, fields, message):
     with pytest.raises(ValueError, match=message):
-        numpyvit.create_model("vit", **SMALL | fields)
-    assert ViTConfig().stem_widths == ()
+        numpyvit.create_model(family, **SMALL[family] | fields)
+    assert ViTConfig().stem_widths == SwinConfig().stem_widths == CvTConfig().stem_widths == ()

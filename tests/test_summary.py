@@ -17,7 +17,8 @@ from numpyvit.cli import main as cli
 from numpyvit.inspection.summary import COUNTED, amount, by_block, run, summary
 
 SMALL = [("vit_tiny_patch4_32", {}), ("vit_nano_patch4_32", {"pos_embed": "none"}), ("vit_nano_conv_32", {}),
-         ("vit_mini_convpool_32", {}), ("swin_nano_patch2_window4_32", {}),
+         ("vit_mini_convpool_32", {}), ("swin_nano_patch2_window4_32", {}), ("swin_mini_convpool_32", {}),
+         ("cvt_mini_convpool_32", {}),
          ("swin_mini_patch2_window4_32", {"num_classes": 7}), ("cvt_nano_32", {}), ("cvt_tiny_32", {"cls_token": True}),
          ("cvt_nano_32", {"qkv_method": "avg"}), ("cvt_nano_32", {"qkv_method": "linear", "cls_token": True})]
 BIG = [("vit_base_patch16_224", {}), ("swin_tiny_patch4_window7_224", {}), ("cvt_13", {})]

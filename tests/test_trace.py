@@ -133,7 +133,8 @@ def test_load_refuses_other_files(tmp_path):
             Trace.load(tmp_path / name)
 
 
-@pytest.mark.parametrize("model", ["vit_nano_patch4_32", "vit_mini_convpool_32", "swin_nano_patch2_window4_32", "cvt_nano_32"])
+@pytest.mark.parametrize("model", ["vit_nano_patch4_32", "vit_mini_convpool_32", "swin_nano_patch2_window4_32",
+                                   "swin_mini_convpool_32", "cvt_nano_32", "cvt_mini_convpool_32"])
 def test_two_backends_tensor_by_tensor(model, tmp_path):
     """Arguments and results of every op, from the definitions in one process and from the kernels in another."""
     for backend in ("1", "0"):

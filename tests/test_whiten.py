@@ -12,11 +12,13 @@ from test_training import assert_same_run, stop_at
 from tiny import FAMILIES, recipe, small_shapes
 
 FIELDS = FAMILIES | {"stem": FAMILIES["vit"] | dict(stem_widths=(8, 16), stem_strides=(2, 2)),
+                     "swin_stem": FAMILIES["swin"] | dict(stem_widths=(8, 16), stem_strides=(1, 2)),
+                     "cvt_stem": FAMILIES["cvt"] | dict(cls_token=False, stem_widths=(8, 8), stem_strides=(1, 1)),
                      "cvt": FAMILIES["cvt"] | dict(cls_token=False)}         # with it, no gradient reaches the last queries
 
 
 def family_of(name):
-    return "vit" if name == "stem" else name
+    return {"stem": "vit", "swin_stem": "swin", "cvt_stem": "cvt"}.get(name, name)
 
 
 def patches_of(images, mean, std, side):

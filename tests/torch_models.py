@@ -86,17 +86,23 @@ class ConvNormAct(nn.Module):
         return self.act(self.bn(self.pool(self.conv(x))))
 
 
-class ConvStem(nn.Module):
-    """Xiao et al. 2021. (B, in_chans, H, W) -> (B, H', W', C)"""
+def stem_of(in_chans, widths, strides, pools, act):
+    """(B, in_chans, H, W) -> (B, C', H', W'); the images themselves without widths"""
+    inputs, pools = (in_chans, *widths), pools or [1] * len(widths)
+    return nn.Sequential(*[ConvNormAct(*args, act) for args in zip(inputs, widths, strides, pools)])
 
-    def __init__(self, in_chans, dim, widths, strides, pools, act):
+
+class ConvStem(nn.Module):
+    """Xiao et al. 2021. (B, in_chans, H, W) -> (B, H', W', C); a norm only if it is given an eps"""
+
+    def __init__(self, in_chans, dim, widths, strides, pools, act, norm_eps=None):
         super().__init__()
-        inputs, pools = (in_chans, *widths), pools or [1] * len(widths)
-        self.stem = nn.Sequential(*[ConvNormAct(*args, act) for args in zip(inputs, widths, strides, pools)])
-        self.proj = nn.Conv2d(inputs[-1], dim, 1)
+        self.stem = stem_of(in_chans, widths, strides, pools, act)
+        self.proj = nn.Conv2d(widths[-1], dim, 1)
+        self.norm = nn.Identity() if norm_eps is None else nn.LayerNorm(dim, eps=norm_eps)
 
     def forward(self, images):
-        return self.proj(self.stem(images)).permute(0, 2, 3, 1)
+        return self.norm(self.proj(self.stem(images)).permute(0, 2, 3, 1))
 
 
 class Mlp(nn.Module):
@@ -302,12 +308,14 @@ class TorchSwin(nn.Module):
 
     def __init__(self, img_size=224, patch_size=4, in_chans=3, num_classes=1000, embed_dim=96, depths=(2, 2, 6, 2),
                  num_heads=(3, 6, 12, 24), window_size=7, mlp_ratio=4.0, qkv_bias=True, act="gelu", norm_eps=1e-5,
-                 drop_rate=0.0, attn_drop_rate=0.0, drop_path_rate=0.0):
+                 drop_rate=0.0, attn_drop_rate=0.0, drop_path_rate=0.0, stem_widths=(), stem_strides=(), stem_pools=()):
         super().__init__()
         require_zero(drop_rate=drop_rate, attn_drop_rate=attn_drop_rate, drop_path_rate=drop_path_rate)
         H, W = pair(img_size)
         self.pad = (0, -W % patch_size, 0, -H % patch_size)
         self.patch_embed = PatchEmbed(in_chans, embed_dim, patch_size, patch_size, norm_eps=norm_eps)
+        if stem_widths:
+            self.patch_embed = ConvStem(in_chans, embed_dim, stem_widths, stem_strides, stem_pools, act, norm_eps)
         self.layers = nn.Sequential()
         H, W, dim = math.ceil(H / patch_size), math.ceil(W / patch_size), embed_dim
         for i, (depth, nh) in enumerate(zip(depths, num_heads, strict=True)):
@@ -410,12 +418,15 @@ class TorchCvT(nn.Module):
     def __init__(self, img_size=224, in_chans=3, num_classes=1000, embed_dims=(64, 192, 384), depths=(1, 2, 10),
                  num_heads=(1, 3, 6), patch_sizes=(7, 3, 3), patch_strides=(4, 2, 2), patch_paddings=(2, 1, 1), qkv_kernel=3,
                  q_stride=1, kv_stride=2, qkv_bias=True, mlp_ratio=4.0, cls_token=True, qkv_method="dw_bn", act="quick_gelu",
-                 norm_eps=1e-5, drop_rate=0.0, attn_drop_rate=0.0, drop_path_rate=0.0):
+                 norm_eps=1e-5, drop_rate=0.0, attn_drop_rate=0.0, drop_path_rate=0.0, stem_widths=(), stem_strides=(),
+                 stem_pools=()):
         super().__init__()
         require_zero(drop_rate=drop_rate, attn_drop_rate=attn_drop_rate, drop_path_rate=drop_path_rate)
         assert qkv_method in ("dw_bn", "avg", "linear")
         assert q_stride == 1 or qkv_method != "dw_bn", "fewer queries than tokens: the residual would not fit"
         self.cls_token, self.stage_names = cls_token, [f"stage{i}" for i in range(len(depths))]
+        self.stem = stem_of(in_chans, stem_widths, stem_strides, stem_pools, act)
+        in_chans = (in_chans, *stem_widths)[-1]
         for name, dim, depth, nh, kernel, stride, padding in zip(
                 self.stage_names, embed_dims, depths, num_heads, patch_sizes, patch_strides, patch_paddings, strict=True):
             cls = cls_token and name == self.stage_names[-1]
@@ -429,6 +440,7 @@ class TorchCvT(nn.Module):
         self.apply(init_linear)
 
     def forward(self, x):
+        x = self.stem(x)
         for name in self.stage_names:
             tokens, H, W = getattr(self, name)(x)
             x = grid_view(tokens, H, W) if name != self.stage_names[-1] else self.norm(tokens)

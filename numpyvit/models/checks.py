@@ -1,5 +1,7 @@
-"""What the configurations of several families check: images, divisors, one value a stage."""
-from ..checks import check_number, fail, values
+"""What the configurations of several families check: images, divisors, stems, one value a stage."""
+import math
+
+from ..checks import check_number, check_numbers, fail, values
 from ..module import pair
 
 
@@ -17,6 +19,28 @@ def check_divisor(config, divisor, field):
     for value in pair(getattr(config, field)):
         if value % getattr(config, divisor):
             fail(divisor, f"a divisor of {field} {getattr(config, field)}", getattr(config, divisor))
+
+
+def check_stem(config):
+    """stem_strides and stem_pools have a number for each of stem_widths; pools may be () for none."""
+    widths, strides, pools = config.stem_widths, config.stem_strides, config.stem_pools
+    check_numbers(config, "stem_widths", "stem_strides", "stem_pools", above=0)
+    if len(strides) != len(widths):
+        fail("stem_strides", f"a tuple of one stride a convolution, {len(widths)} as in stem_widths", strides)
+    if len(pools) not in (0, len(widths)):
+        fail("stem_pools", f"() or a tuple of one side a convolution, {len(widths)} as in stem_widths", pools)
+
+
+def check_stem_makes_patches(config):
+    """The stem's strides and pools multiply to patch_size, which divides img_size."""
+    strides, pools, side = config.stem_strides, config.stem_pools, config.patch_size
+    check_stem(config)
+    if config.stem_widths:
+        check_divisor(config, "patch_size", "img_size")
+        if math.prod((*strides, *pools)) != side and pools:
+            fail("stem_pools", f"pools that with stem_strides {strides} multiply to patch_size {side}", pools)
+        if math.prod(strides) != side and not pools:
+            fail("stem_strides", f"strides whose product is patch_size {side}", strides)
 
 
 def check_stages(config, first, *others):

@@ -1,5 +1,6 @@
 """CvT. Wu et al. 2021, "CvT: Introducing Convolutions to Vision Transformers"; parameters as in microsoft/CvT.
 
+    [stem:  3×3 convolutions of the images]
     stage:  map = LN(conv(map)), overlapping;   tokens = [class, in the last stage; pixels of the map]
     block:  x ← x + Attention(LN(x));   x ← x + MLP(LN(x));   logits = head(LN(x)[0])
     attention:  q, k, v = Linear([class; BN(depthwise(map))]), each with a convolution of its own
@@ -21,9 +22,9 @@ from ..ops.bias_activation import ACTIVATIONS
 from ..ops.conv import output_size
 from . import rows
 from .block import Block
-from .checks import check_heads, check_image_size, check_stages
+from .checks import check_heads, check_image_size, check_stages, check_stem
 from .cvt_layers import METHODS, ConvAttention, join_class, split_class
-from .embed import ConvEmbed
+from .embed import ConvEmbed, seen_through_stem, stem_backward, stem_forward, stem_layers, stem_rows, stem_size
 from .fold import fold_batch_norm
 
 PER_STAGE = ("embed_dims", "depths", "num_heads", "patch_sizes", "patch_strides", "patch_paddings")
@@ -35,6 +36,7 @@ class CvTConfig:
 
     img_size in pixels, may be (H, W).
     patch_sizes, patch_strides, patch_paddings: of the convolution that embeds a stage's tokens.
+    stem_widths, stem_strides, stem_pools: of 3×3 convolutions before the first stage, as in ViTConfig; () for none.
     qkv_method: "dw_bn", a depthwise convolution and batch norm before the Linear of q, k and v; "avg", average pooling
     before the Linear of k and v; "linear", neither.
     qkv_kernel, kv_stride: of these convolutions or poolings; q_stride must be 1, for the residual to fit.
@@ -64,6 +66,9 @@ class CvTConfig:
     drop_rate: float = 0.0
     attn_drop_rate: float = 0.0
     drop_path_rate: float | tuple = 0.0
+    stem_widths: tuple = ()
+    stem_strides: tuple = ()
+    stem_pools: tuple = ()
 
     def __post_init__(self):
         check_types(self)
@@ -81,7 +86,8 @@ class CvTConfig:
         if len(values(self, "drop_path_rate")) not in (1, len(self.depths)):
             fail("drop_path_rate", f"one number or {len(self.depths)}, one a stage", self.drop_path_rate)
         check_heads(self.embed_dims, self.num_heads)
-        before = pair(self.img_size)
+        check_stem(self)
+        before = stem_size(self)
         for i, (map_size, kernel, padding) in enumerate(zip(self.maps, self.patch_sizes, self.patch_paddings)):
             if min(map_size) < 1:
                 fail("patch_strides", f"a map in stage {i}", f"an empty map: its kernel (patch_sizes) of {kernel} does "
@@ -92,7 +98,7 @@ class CvTConfig:
     @property
     def maps(self):
         """The (H, W) of every stage's map."""
-        maps, size = [], pair(self.img_size)
+        maps, size = [], stem_size(self)
         for embed in zip(self.patch_sizes, self.patch_strides, self.patch_paddings):
             size = tuple(output_size(n, *embed) for n in size)
             maps.append(size)
@@ -150,8 +156,9 @@ class Level(Module):
 
 
 class CvTCache(NamedTuple):
-    """What forward_pass hands to backward_pass: a cache a level, and classify's."""
+    """What forward_pass hands to backward_pass: a cache a convolution of the stem, a cache a level, and classify's."""
 
+    stem: list
     levels: list
     head: tuple
 
@@ -164,12 +171,12 @@ class CvT(Model):
     order. With one shard, and a micro-batch as large as the batch, batch norm is exact over the whole batch.
     """
 
-    first_and_last = ("stage0.patch_embed.", "head.")
     positions_from = "its convolutions alone"
 
     def __init__(self, config, seed=0, dtype="float32", materialise=True):
         self.config = config
-        widths = (config.in_chans, *config.embed_dims)
+        self.stem = stem_layers(config)
+        widths = ((config.in_chans, *config.stem_widths)[-1], *config.embed_dims)
         for i in range(len(config.depths)):
             cls_token = config.cls_token and i == len(config.depths) - 1
             setattr(self, f"stage{i}", Level(config, i, widths[i], cls_token))
@@ -186,20 +193,21 @@ class CvT(Model):
         return fold_batch_norm(self)
 
     def forward_pass(self, images, down):
-        x, c_levels = np.ascontiguousarray(images.transpose(0, 2, 3, 1)), []
+        x, c_stem = stem_forward(self.stem, np.ascontiguousarray(images.transpose(0, 2, 3, 1)), down)
+        c_levels = []
         for level in self.levels:
             tokens, cache = level.forward(x, down)
             _, x = split_class(tokens, level.size)           # the next level's map
             c_levels.append(down.kept(cache))
         logits, c_head = self.classify(tokens)
-        return logits, CvTCache(c_levels, c_head)
+        return logits, CvTCache(c_stem, c_levels, c_head)
 
     def backward_pass(self, dlogits, cache):
         dtokens = self.classify_backward(dlogits, cache.head)
         for level, c in zip(reversed(self.levels), reversed(cache.levels)):
             dx = level.backward(dtokens, c)
             dtokens = dx.reshape(len(dx), -1, dx.shape[-1])  # map back to tokens of the level before
-        return dx.transpose(0, 3, 1, 2)
+        return stem_backward(self.stem, dx, cache.stem).transpose(0, 3, 1, 2)
 
     def classify(self, x):
         """head(norm(x)[0]), or head(mean of the tokens of norm(x)).   x (B, [1 +] N, C)   →   logits (B, K)"""
@@ -225,7 +233,8 @@ class CvT(Model):
     # --- what the figures and the files of weights ask
 
     def stages(self):
-        embeds = zip(self.config.patch_sizes, self.config.patch_strides, self.config.patch_paddings)
+        first, *others = zip(self.config.patch_sizes, self.config.patch_strides, self.config.patch_paddings)
+        embeds = (seen_through_stem(self.config, first), *others)
         return [Stage(f"stage{i}.blocks", level.blocks, level.size, int(level.cls_token is not None), embed)
                 for i, (level, embed) in enumerate(zip(self.levels, embeds))]
 
@@ -236,11 +245,18 @@ class CvT(Model):
     def block_caches(self, cache):
         return [c for level in cache.parts.levels for c in level.blocks]
 
+    @property
+    def first_and_last(self):
+        """With a stem, its first convolution reads the pixels."""
+        return "stem.0." if self.stem else "stage0.patch_embed.", "head."
+
     def embed_filters(self):
+        if self.stem:
+            return self.stem[0].conv.weight.data
         return self.stage0.patch_embed.proj.weight.data
 
     def rows(self):
-        found = []
+        found, _ = stem_rows(self.stem, "stem", pair(self.config.img_size))
         for i, (level, stage) in enumerate(zip(self.levels, self.stages())):
             N, C = (math.prod(stage.grid) + stage.class_token,), self.config.embed_dims[i]
             found += level.patch_embed.rows(f"stage{i}.patch_embed", stage.grid)
@@ -262,4 +278,8 @@ PRESETS = {
     "cvt_w24": CvTConfig(img_size=384, embed_dims=(192, 768, 1024), depths=(2, 2, 20), num_heads=(3, 12, 16)),
     "cvt_nano_32": CvTConfig(embed_dims=(64, 128), depths=(1, 4), num_heads=(1, 4), mlp_ratio=2.0, **CIFAR),
     "cvt_tiny_32": CvTConfig(embed_dims=(64, 192), depths=(2, 8), num_heads=(2, 6), mlp_ratio=3.0, **CIFAR),
+    # four convolutions first: 8×8, then 4×4 tokens
+    "cvt_mini_convpool_32": CvTConfig(embed_dims=(128, 256), depths=(2, 2), num_heads=(4, 8), mlp_ratio=2.0,
+                                      stem_widths=(32, 64, 64, 128), stem_strides=(1,) * 4, stem_pools=(1, 2, 1, 2),
+                                      **CIFAR | dict(patch_strides=(1, 2))),
 }

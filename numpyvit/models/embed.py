@@ -6,6 +6,7 @@ import numpy as np
 from .. import functional as F
 from ..flat import EVALUATION, Module
 from ..layers import Conv, ConvBatchNorm, LayerNorm, PooledConv
+from ..module import pair
 from ..ops.conv import output_size
 from . import rows
 
@@ -116,25 +117,74 @@ class ConvNormAct(ConvBatchNorm):
         return [conv, bn, rows.Row(f"{name}.act", self.act, bn.shape, 0, 0, bn.activations)], out
 
 
+# --- a convolutional stem: 3×3 convolutions before the tokens
+#
+# Xiao et al. 2021, "Early Convolutions Help Transformers See Better", section 4; with max-pooling before the batch norm
+# as in Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU"
+
+def stem_steps(config):
+    """[(stride, pool)] of the stem's convolutions."""
+    return [*zip(config.stem_strides, config.stem_pools or (1,) * len(config.stem_strides))]
+
+
+def stem_layers(config):
+    """[ConvNormAct] of the stem, none without stem_widths."""
+    inputs = (config.in_chans, *config.stem_widths)
+    return [ConvNormAct(before, width, stride, config.act, pool)
+            for before, width, (stride, pool) in zip(inputs, config.stem_widths, stem_steps(config))]
+
+
+def stem_forward(layers, x, down):
+    """x (B, H, W, in_chans)   →   y (B, H', W', C'), caches"""
+    caches = []
+    for layer in layers:
+        x, cache = layer.forward(x, down)
+        caches.append(down.kept(cache))
+    return x, caches
+
+
+def stem_backward(layers, dx, caches):
+    """dy (B, H', W', C')   →   dx (B, H, W, in_chans)"""
+    for layer, cache in zip(reversed(layers), reversed(caches)):
+        dx = layer.backward(dx, cache)
+    return dx
+
+
+def stem_rows(layers, name, size):
+    """The rows of a summary, and the (H', W') of the last map.   size: (H, W) of the images"""
+    found = []
+    for i, layer in enumerate(layers):
+        more, size = layer.rows(f"{name}.{i}", size)
+        found += more
+    return found, size
+
+
+def stem_size(config):
+    """(H', W') of the stem's last map; the image's own where there is no stem."""
+    size = pair(config.img_size)
+    for stride, pool in stem_steps(config):
+        size = tuple(output_size(n, 3, stride, 1) // pool for n in size)
+    return size
+
+
+def seen_through_stem(config, embed):
+    """(kernel, stride, padding), in pixels, of a convolution (kernel, stride, padding) of the stem's last map."""
+    kernel, stride, padding = 1, 1, 0
+    steps = [step for s, pool in stem_steps(config) for step in ((3, s, 1), (pool, pool, 0))]
+    for k, s, p in (*steps, embed):
+        kernel, padding, stride = kernel + (k - 1) * stride, padding + p * stride, stride * s
+    return kernel, stride, padding
+
+
 class ConvStem(Module):
-    """3×3 convolutions, then 1×1 to the width.   images (B, in_chans, H, W)   →   y (B, N, C)
+    """The stem's convolutions, then 1×1 to the width.   images (B, in_chans, H, W)   →   y (B, N, C)"""
 
-    Xiao et al. 2021, "Early Convolutions Help Transformers See Better", section 4; with max-pooling before
-    the batch norm as in Jordan 2024, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU"
-    """
-
-    def __init__(self, widths, strides, pools, in_chans, C, act="gelu"):
-        self.stem = []
-        for width, stride, pool in zip(widths, strides, pools or [1] * len(widths)):
-            self.stem.append(ConvNormAct(in_chans, width, stride, act, pool))
-            in_chans = width
-        self.proj = Conv(C, in_chans, 1, 1, 0)
+    def __init__(self, config):
+        self.stem = stem_layers(config)
+        self.proj = Conv(config.embed_dim, config.stem_widths[-1], 1, 1, 0)
 
     def forward(self, images, down=EVALUATION):
-        x, caches = np.ascontiguousarray(images.transpose(0, 2, 3, 1)), []
-        for layer in self.stem:
-            x, cache = layer.forward(x, down)
-            caches.append(down.kept(cache))
+        x, caches = stem_forward(self.stem, np.ascontiguousarray(images.transpose(0, 2, 3, 1)), down)
         tokens, weight = x.reshape(len(x), -1, x.shape[-1]), self.proj.weight.data
         y, c_proj = F.linear_forward(tokens, weight.reshape(len(weight), -1), self.proj.bias.data)
         return y, (caches, c_proj, x.shape)
@@ -144,10 +194,7 @@ class ConvStem(Module):
         dx, dweight, dbias = F.linear_backward(dy, c_proj)
         self.proj.weight.grad += dweight.reshape(self.proj.weight.shape)
         self.proj.bias.grad += dbias
-        dx = dx.reshape(shape)
-        for layer, c in zip(reversed(self.stem), reversed(caches)):
-            dx = layer.backward(dx, c)
-        return dx.transpose(0, 3, 1, 2)
+        return stem_backward(self.stem, dx.reshape(shape), caches).transpose(0, 3, 1, 2)
 
     @property
     def filters(self):
@@ -155,9 +202,27 @@ class ConvStem(Module):
         return self.stem[0].conv.weight.data
 
     def rows(self, name, tokens, size):
-        """The rows of a summary.   tokens: (N,)   size: (H, W) of the images"""
-        found = []
-        for i, layer in enumerate(self.stem):
-            more, size = layer.rows(f"{name}.stem.{i}", size)
-            found += more
+        """The rows of a summary.   tokens: (N,) or (H, W)   size: (H, W) of the images"""
+        found, _ = stem_rows(self.stem, f"{name}.stem", size)
         return [*found, rows.linear(f"{name}.proj", self.proj, tokens, "patches")]
+
+
+class SwinConvStem(ConvStem):
+    """LN of what ConvStem makes.   images (B, in_chans, H, W)   →   y (B, N, C)"""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.norm = LayerNorm(config.embed_dim, config.norm_eps)
+
+    def forward(self, images, down=EVALUATION):
+        y, c1 = super().forward(images, down)
+        y, c2 = self.norm.forward(y)
+        return y, (c1, c2)
+
+    def backward(self, dy, cache):
+        c1, c2 = cache
+        return super().backward(self.norm.backward(dy, c2), c1)
+
+    def rows(self, name, tokens, size):
+        """The rows of a summary."""
+        return [*super().rows(name, tokens, size), rows.norm(f"{name}.norm", self.norm, tokens)]

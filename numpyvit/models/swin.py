@@ -17,8 +17,9 @@ from ..ops.bias_activation import ACTIVATIONS
 from ..ops.windows import shifted_window_mask, window_index
 from . import rows
 from .block import Block
-from .checks import check_heads, check_image_size, check_stages
-from .embed import SwinPatchEmbed
+from .checks import check_heads, check_image_size, check_stages, check_stem_makes_patches
+from .embed import SwinConvStem, SwinPatchEmbed
+from .fold import fold_batch_norm
 from .swin_layers import PatchMerging, WindowAttention
 
 
@@ -28,6 +29,8 @@ class SwinConfig:
 
     img_size, patch_size in pixels. img_size may be (H, W); zeros pad an image to whole patches.
     embed_dim: width of the first stage, doubled by every further one.   depths, num_heads: one number a stage.
+    stem_widths, stem_strides, stem_pools: of 3×3 convolutions in place of plain patches, as in ViTConfig; patch_size
+    divides img_size then.
     window_size: side of a window in tokens.   mlp_ratio: MLP width / width of the stage.
     drop_rate: dropout after the patch embedding and after every projection of a block; attn_drop_rate: on the attention
     probabilities; drop_path_rate: stochastic depth, rising linearly from 0 in the model's first block to its last.
@@ -48,6 +51,9 @@ class SwinConfig:
     drop_rate: float = 0.0
     attn_drop_rate: float = 0.0
     drop_path_rate: float = 0.0
+    stem_widths: tuple = ()
+    stem_strides: tuple = ()
+    stem_pools: tuple = ()
 
     def __post_init__(self):
         check_types(self)
@@ -58,6 +64,7 @@ class SwinConfig:
         check_numbers(self, "drop_rate", "attn_drop_rate", "drop_path_rate", least=0, below=1)
         check_choice(self, "act", tuple(ACTIVATIONS))
         check_heads([self.embed_dim * 2**i for i in range(len(self.depths))], self.num_heads)
+        check_stem_makes_patches(self)
         if min(pair(self.img_size)) < self.patch_size:
             fail("img_size", f"at least one patch of {self.patch_size} pixels a side", self.img_size)
 
@@ -147,15 +154,21 @@ class Swin(Model):
         C = config.embed_dim * 2**(len(config.depths) - 1)
         rates = np.linspace(0, config.drop_path_rate, sum(config.depths))    # over the whole net
         rates = np.split(rates, np.cumsum(config.depths)[:-1])               # a list a stage
-        self.patch_embed = SwinPatchEmbed(config.patch_size, config.in_chans, config.embed_dim, config.norm_eps)
+        if config.stem_widths:
+            self.patch_embed = SwinConvStem(config)
+        else:
+            self.patch_embed = SwinPatchEmbed(config.patch_size, config.in_chans, config.embed_dim, config.norm_eps)
         self.pos_drop = Dropout(config.drop_rate)
         self.layers = [Layer(config, i, rates[i]) for i in range(len(config.depths))]
         self.norm = LayerNorm(C, config.norm_eps)
         self.head = Head(C, config.num_classes)
         self.finish(seed, dtype, materialise)
 
+    def for_inference(self):
+        return fold_batch_norm(self) if self.config.stem_widths else self
+
     def forward_pass(self, images, down):
-        x, c1 = self.patch_embed.forward(images)
+        x, c1 = self.patch_embed.forward(images, down)
         x, c2 = self.pos_drop.forward(x, down)
         c_layers = []
         for layer in self.layers:
@@ -182,6 +195,11 @@ class Swin(Model):
 
     def block_caches(self, cache):
         return [c for layer in cache.parts.layers for c in layer.blocks]
+
+    @property
+    def first_and_last(self):
+        """With a stem, its first convolution reads the pixels."""
+        return "patch_embed.stem.0." if self.config.stem_widths else "patch_embed.", "head."
 
     def position_tables(self):
         tables = {}
@@ -225,4 +243,9 @@ PRESETS = {
     # a quarter of the tokens
     "swin_nano_patch4_window4_32": SwinConfig(img_size=32, patch_size=4, num_classes=10, embed_dim=96, depths=(4, 2),
                                               num_heads=(3, 6), window_size=4, mlp_ratio=2.0),
+    # five convolutions in place of patches: the first stage has 8×8 tokens, as that of the one above
+    "swin_mini_convpool_32": SwinConfig(img_size=32, patch_size=4, num_classes=10, embed_dim=128, depths=(2, 2),
+                                        num_heads=(4, 8), window_size=4, mlp_ratio=2.0,
+                                        stem_widths=(32, 64, 64, 128, 128), stem_strides=(1,) * 5,
+                                        stem_pools=(1, 2, 1, 2, 1)),
 }

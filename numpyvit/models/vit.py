@@ -16,7 +16,7 @@ from ..ops.bias_activation import ACTIVATIONS
 from ..ops.positions import sincos2d_table, sinusoidal_table
 from . import rows
 from .block import Block, PostNormBlock, SelfAttention
-from .checks import check_divisor, check_image_size
+from .checks import check_divisor, check_image_size, check_stem_makes_patches
 from .embed import ConvStem, PatchEmbed
 from .fold import fold_batch_norm
 from .heads import PreLogits
@@ -74,18 +74,7 @@ class ViTConfig:
         check_choice(self, "pos_embed", ("learn", "sincos2d", "sinusoidal", "none"))
         check_choice(self, "norm_order", ("pre", "post"))
         check_choice(self, "act", tuple(ACTIVATIONS))
-        check_numbers(self, "stem_widths", "stem_strides", "stem_pools", above=0)
-        if len(self.stem_widths) != len(self.stem_strides):
-            one_each = f"a tuple of one stride a convolution, {len(self.stem_widths)} as in stem_widths"
-            fail("stem_strides", one_each, self.stem_strides)
-        if len(self.stem_pools) not in (0, len(self.stem_widths)):
-            one_each = f"() or a tuple of one side a convolution, {len(self.stem_widths)} as in stem_widths"
-            fail("stem_pools", one_each, self.stem_pools)
-        if self.stem_widths and math.prod((*self.stem_strides, *self.stem_pools)) != self.patch_size:
-            if self.stem_pools:
-                fail("stem_pools", f"pools that with stem_strides {self.stem_strides} multiply to patch_size "
-                     f"{self.patch_size}", self.stem_pools)
-            fail("stem_strides", f"strides whose product is patch_size {self.patch_size}", self.stem_strides)
+        check_stem_makes_patches(self)
         if self.pos_embed == "sinusoidal" and self.embed_dim % 2:
             fail("embed_dim", "an even number, for sinusoidal positions", self.embed_dim)
         if self.pos_embed == "sincos2d" and (self.embed_dim % 4 or self.embed_dim < 8):
@@ -115,8 +104,7 @@ class ViT(Model):
         self.cls_token = Parameter((1, 1, C), normal(1e-6)) if token else None
         self.pos_embed = Parameter((1, N + token, C), normal(0.02)) if config.pos_embed == "learn" else None
         if config.stem_widths:
-            convolutions = config.stem_widths, config.stem_strides, config.stem_pools
-            self.patch_embed = ConvStem(*convolutions, config.in_chans, C, config.act)
+            self.patch_embed = ConvStem(config)
         else:
             self.patch_embed = PatchEmbed(config.patch_size, config.in_chans, C)
         self.pos_drop = Dropout(config.drop_rate)

@@ -122,9 +122,9 @@ def write_config(model, family, classes=None):
 
 def check_expressible(config, family):
     """UserError where transformers cannot compute what the model does."""
-    needs = {"vit": {"global_pool": "token", "norm_order": "pre", "representation_size": 0, "stem_widths": ()},
+    needs = {"vit": {"global_pool": "token", "norm_order": "pre", "representation_size": 0},
              "swin": {}, "cvt": {"qkv_method": "dw_bn", "norm_eps": 1e-5}}
-    for field, needed in needs[family].items():
+    for field, needed in {"stem_widths": (), **needs[family]}.items():
         if getattr(config, field, needed) != needed:
             raise UserError(f"format: Hugging Face's {CLASSES[family]} needs {field} {needed!r}, this model has "
                             f"{getattr(config, field)!r}")
