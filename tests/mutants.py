@@ -47,7 +47,8 @@ TESTS = {
     "block": ["tests/test_layers.py", "tests/test_vit.py", "tests/test_swin.py", "tests/test_cvt.py", "tests/test_metamorphic.py"],
     "grids": ["tests/test_analysis.py"],
     "fold": ["tests/test_cvt.py", "tests/test_stem.py"],
-    "embed": ["tests/test_stem.py", "tests/test_vit.py", "tests/test_swin.py", "tests/test_cvt.py"],
+    "embed": ["tests/test_vit.py", "tests/test_swin.py", "tests/test_cvt.py"],
+    "stem": ["tests/test_layers.py", "tests/test_stem.py"],
     "residual": ["tests/test_layers.py", "tests/test_vit.py", "tests/test_metamorphic.py"],
 }
 TESTS["tiles"] = TESTS["winograd"]

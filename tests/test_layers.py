@@ -6,7 +6,7 @@ import pytest
 
 from numpyvit import gradcheck, layers
 from numpyvit.flat import FlatModule, Module, Pass
-from numpyvit.models import block, cvt_layers, embed, swin_layers
+from numpyvit.models import block, cvt_layers, embed, stem, swin_layers
 from numpyvit.models.block import Block, PostNormBlock, SelfAttention
 from numpyvit.models.vit import ViTConfig
 from numpyvit.ops.windows import window_index
@@ -37,10 +37,11 @@ LAYERS = {  # what it is, the shape of x, what else forward takes
     "convolutional embedding": (lambda: embed.ConvEmbed(4, 5, 3, 2, 1, 1e-5), MAP, {}),
     "convolution and batch norm": (lambda: layers.ConvBatchNorm(layers.Conv(3, 4, 3, 2, 1, bias=False), 3), MAP, TRAINING),
     "depthwise convolution and batch norm": (lambda: layers.DepthwiseBatchNorm(4, 3, 2), MAP, TRAINING),
-    "convolution, batch norm, activation": (lambda: embed.ConvNormAct(4, 5, 2), MAP, TRAINING),
-    "convolutional stem, training": (lambda: embed.ConvStem((4, 5), (3, 1), (), 2, 6), IMAGES, TRAINING),
-    "convolutional stem with max-pooling": (lambda: embed.ConvStem((4, 5), (1, 1), (3, 1), 2, 6), IMAGES, TRAINING),
-    "convolutional stem, evaluation": (lambda: embed.ConvStem((4, 5), (1, 3), (1, 1), 2, 6, "relu"), IMAGES, {}),
+    "convolution, batch norm, activation": (lambda: stem.ConvNormAct(4, 5, 2), MAP, TRAINING),
+    "convolutional stem, training": (lambda: stem.ConvStem((4, 5), (3, 1), (), 2, 6), IMAGES, TRAINING),
+    "convolutional stem with max-pooling": (lambda: stem.ConvStem((4, 5), (1, 1), (3, 1), 2, 6), IMAGES, TRAINING),
+    "convolutional stem, evaluation": (lambda: stem.ConvStem((4, 5), (1, 3), (1, 1), 2, 6, "relu"), IMAGES, {}),
+    "convolutional stem with a norm": (lambda: stem.SwinConvStem((4, 5), (1, 3), (), 2, 6), IMAGES, TRAINING),
     "average pooling": (lambda: layers.AvgPool(4, 3, 2), MAP, {}),
     "window attention": (lambda: swin_layers.WindowAttention(6, 2, 2, *window_index(2, 3, 2, 1), None), (3, 6, 6), {}),
     "patch merging": (lambda: swin_layers.PatchMerging(6, 3, 5, 1e-5), (3, 15, 6), {}),
@@ -52,7 +53,7 @@ LAYERS = {  # what it is, the shape of x, what else forward takes
 
 
 def test_every_layer_is_here():
-    classes = {c for file in (layers, block, embed, swin_layers, cvt_layers) for _, c in inspect.getmembers(file, inspect.isclass)
+    classes = {c for file in (layers, block, embed, stem, swin_layers, cvt_layers) for _, c in inspect.getmembers(file, inspect.isclass)
                if issubclass(c, Module) and hasattr(c, "backward")}
     assert classes - {type(make()) for make, _, _ in LAYERS.values()} == set()
 

@@ -6,7 +6,7 @@ import torch
 import cases
 import numpyvit
 from numpyvit.models.cvt import CvTConfig
-from numpyvit.models.embed import stem_forward
+from numpyvit.models.stem import stem_forward
 from numpyvit.models.swin import SwinConfig
 from numpyvit.models.vit import ViTConfig
 from numpyvit.module import EVALUATION

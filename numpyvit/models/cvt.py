@@ -24,8 +24,9 @@ from . import rows
 from .block import Block
 from .checks import check_heads, check_image_size, check_stages, check_stem
 from .cvt_layers import METHODS, ConvAttention, join_class, split_class
-from .embed import ConvEmbed, seen_through_stem, stem_backward, stem_forward, stem_layers, stem_rows, stem_size
+from .embed import ConvEmbed
 from .fold import fold_batch_norm
+from .stem import seen_through_stem, stem_backward, stem_forward, stem_layers, stem_rows, stem_size
 
 PER_STAGE = ("embed_dims", "depths", "num_heads", "patch_sizes", "patch_strides", "patch_paddings")
 
@@ -175,7 +176,8 @@ class CvT(Model):
 
     def __init__(self, config, seed=0, dtype="float32", materialise=True):
         self.config = config
-        self.stem = stem_layers(config)
+        convolutions = config.stem_widths, config.stem_strides, config.stem_pools
+        self.stem = stem_layers(*convolutions, config.in_chans, config.act)
         widths = ((config.in_chans, *config.stem_widths)[-1], *config.embed_dims)
         for i in range(len(config.depths)):
             cls_token = config.cls_token and i == len(config.depths) - 1

@@ -18,8 +18,9 @@ from ..ops.windows import shifted_window_mask, window_index
 from . import rows
 from .block import Block
 from .checks import check_heads, check_image_size, check_stages, check_stem_makes_patches
-from .embed import SwinConvStem, SwinPatchEmbed
+from .embed import SwinPatchEmbed
 from .fold import fold_batch_norm
+from .stem import SwinConvStem
 from .swin_layers import PatchMerging, WindowAttention
 
 
@@ -155,7 +156,9 @@ class Swin(Model):
         rates = np.linspace(0, config.drop_path_rate, sum(config.depths))    # over the whole net
         rates = np.split(rates, np.cumsum(config.depths)[:-1])               # a list a stage
         if config.stem_widths:
-            self.patch_embed = SwinConvStem(config)
+            convolutions = config.stem_widths, config.stem_strides, config.stem_pools
+            self.patch_embed = SwinConvStem(*convolutions, config.in_chans, config.embed_dim, config.act,
+                                            config.norm_eps)
         else:
             self.patch_embed = SwinPatchEmbed(config.patch_size, config.in_chans, config.embed_dim, config.norm_eps)
         self.pos_drop = Dropout(config.drop_rate)

@@ -17,9 +17,10 @@ from ..ops.positions import sincos2d_table, sinusoidal_table
 from . import rows
 from .block import Block, PostNormBlock, SelfAttention
 from .checks import check_divisor, check_image_size, check_stem_makes_patches
-from .embed import ConvStem, PatchEmbed
+from .embed import PatchEmbed
 from .fold import fold_batch_norm
 from .heads import PreLogits
+from .stem import ConvStem
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,8 @@ class ViT(Model):
         self.cls_token = Parameter((1, 1, C), normal(1e-6)) if token else None
         self.pos_embed = Parameter((1, N + token, C), normal(0.02)) if config.pos_embed == "learn" else None
         if config.stem_widths:
-            self.patch_embed = ConvStem(config)
+            convolutions = config.stem_widths, config.stem_strides, config.stem_pools
+            self.patch_embed = ConvStem(*convolutions, config.in_chans, C, config.act)
         else:
             self.patch_embed = PatchEmbed(config.patch_size, config.in_chans, C)
         self.pos_drop = Dropout(config.drop_rate)
