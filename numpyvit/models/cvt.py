@@ -280,8 +280,9 @@ PRESETS = {
     "cvt_w24": CvTConfig(img_size=384, embed_dims=(192, 768, 1024), depths=(2, 2, 20), num_heads=(3, 12, 16)),
     "cvt_nano_32": CvTConfig(embed_dims=(64, 128), depths=(1, 4), num_heads=(1, 4), mlp_ratio=2.0, **CIFAR),
     "cvt_tiny_32": CvTConfig(embed_dims=(64, 192), depths=(2, 8), num_heads=(2, 6), mlp_ratio=3.0, **CIFAR),
-    # four convolutions first: 8×8, then 4×4 tokens
-    "cvt_mini_convpool_32": CvTConfig(embed_dims=(128, 256), depths=(2, 2), num_heads=(4, 8), mlp_ratio=2.0,
-                                      stem_widths=(32, 64, 64, 128), stem_strides=(1,) * 4, stem_pools=(1, 2, 1, 2),
-                                      **CIFAR | dict(patch_strides=(1, 2))),
+    # six convolutions first, which leave one stage of 4×4 tokens
+    "cvt_mini_convpool_32": CvTConfig(img_size=32, num_classes=10, embed_dims=(256,), depths=(2,), num_heads=(8,),
+                                      mlp_ratio=2.0, patch_sizes=(3,), patch_strides=(1,), patch_paddings=(1,),
+                                      cls_token=False, stem_widths=(32, 64, 64, 128, 128, 256), stem_strides=(1,) * 6,
+                                      stem_pools=(1, 2, 1, 2, 1, 2)),
 }
