@@ -84,7 +84,7 @@ def tests_for(path):
         return [*(f"tests/test_kernels.py::{test}{op}]" for op in ops_of(name) if op in bound_kernels() for test in tests),
                 *KERNEL_TESTS.get(name, [])]
     families = [family for family in FAMILIES if name.startswith(family)] or FAMILIES
-    return [*(f"tests/test_{family}.py" for family in families), "tests/test_metamorphic.py"]
+    return [*(f"tests/test_{family}.py" for family in families), "tests/test_stem.py", "tests/test_metamorphic.py"]
 
 
 @functools.cache

@@ -29,7 +29,7 @@ def test_every_row_names_a_preset_of_its_family():
 
 def test_naming_the_default_model_changes_nothing():
     assert recipe_for() == recipe_for(model="vit") == recipe_for(model=Recipe.model) == recipe_for("vit", minutes=30.0)
-    assert recipe_for(model="cvt", steps=7) == recipe_for(model="cvt_nano_32", steps=7)
+    assert recipe_for(model="cvt", steps=7) == recipe_for(model="cvt_mini_convpool_32", steps=7)
 
 
 @pytest.mark.parametrize("family", LENGTHS)

@@ -129,6 +129,18 @@ def test_names_and_shapes(family, stem, further):
     assert shapes == expected
 
 
+@pytest.mark.parametrize("family", SMALL)
+def test_which_filters_look_at_the_pixels(family):
+    """The first convolution's with a stem, those that make tokens without; Muon leaves them to AdamW."""
+    plain = dict(stem_widths=(), stem_strides=())
+    stem, patches = ("stem.0", "stage0.patch_embed.proj") if family == "cvt" else ("patch_embed.stem.0", "patch_embed.proj")
+    for fields, name in ((plain, f"{patches}.weight"), ({}, f"{stem}.conv.weight")):
+        model, _ = random_model(family, **fields)
+        assert np.shares_memory(model.embed_filters(), dict(model.named_parameters())[name].data)
+        assert name.startswith(model.first_and_last) and model.first_and_last[1] == "head."
+    assert not any(p.startswith(model.first_and_last) for p, _ in model.named_parameters() if patches in p or "stem.1" in p)
+
+
 def test_tokens_of_a_cvt_say_which_pixels_they_see():
     """stages()[0].embed is the window of pixels that reach a token through the stem and the first convolution."""
     model, rng = random_model("cvt", img_size=(33, 31), stem_strides=(1, 2, 1), stem_pools=(1, 2, 1), stem_widths=(9, 9, 9))

@@ -15,8 +15,8 @@ SHAPES = {"model": "vit_pico_patch4_32", "batch_size": 32, "lr": 2e-3}       # t
 # {family: ((up to so many minutes, the preset), …)}
 LENGTHS = {
     "vit": ((math.inf, "vit_mini_convpool_32"),),
-    "cvt": ((math.inf, "cvt_nano_32"),),
-    "swin": ((math.inf, "swin_nano_patch4_window4_32"),),
+    "cvt": ((math.inf, "cvt_mini_convpool_32"),),
+    "swin": ((math.inf, "swin_mini_convpool_32"),),
 }
 MUON = {"optimizer": "muon", "lr": 3e-3, "lr_rest": 0.5}
 MUON_STEM = MUON | {"lr": 8.5e-3, "lr_rest": 0.25, "batch_size": 128, "weight_decay": 0.15,
@@ -24,11 +24,11 @@ MUON_STEM = MUON | {"lr": 8.5e-3, "lr_rest": 0.25, "batch_size": 128, "weight_de
 SMALL_FIRST = {"small_size": 24, "small_share": 0.6}
 SETTINGS = {
     "vit_mini_convpool_32": MUON_STEM | SMALL_FIRST | {"lr": 0.012, "batch_size": 256, "weight_decay": 0.4},
-    "swin_mini_convpool_32": MUON_STEM | {"lr": 0.012, "batch_size": 256, "weight_decay": 0.4},   # windows fix the size
+    "swin_mini_convpool_32": MUON_STEM | {"lr": 0.012, "batch_size": 256, "weight_decay": 0.5},   # windows fix the size
     "cvt_mini_convpool_32": MUON_STEM | SMALL_FIRST | {"lr": 0.012, "batch_size": 256, "weight_decay": 0.4},
     "vit_nano_conv_32": MUON_STEM | SMALL_FIRST,
     "vit_mini_conv_32": MUON_STEM | SMALL_FIRST,
-    "vit_nano_patch4_32": MUON,
+    "vit_nano_patch4_32": MUON | {"lr": 8.5e-3, "lr_rest": 0.25, "batch_size": 128, "weight_decay": 0.15},
     "cvt_nano_32": MUON,
     "swin_nano_patch4_window4_32": MUON,
 }
