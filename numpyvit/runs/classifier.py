@@ -82,7 +82,7 @@ class Classifier:
                 raise UserError(f"{path}: the run is finished, but its weights.safetensors and checkpoints are gone; "
                                 f"numpyvit train --config {self.run.file('config.json')} repeats it")
             raise UserError(f"{path}: the run has no checkpoint yet; train on with --resume {path}")
-        self.block = 2 * self.config.lanes.micro_batch
+        self.block = self.config.lanes.micro_batch
         equip(self.model, self.config.data)
 
     def logits(self, images, threads=None, world=None, tta="none"):

@@ -101,9 +101,9 @@ class Lanes:
     def logits(self, count, load_images):
         """Evaluation-mode logits of count images: (count, K). load_images(lo, hi) → images, called from the lanes.
 
-        A block is twice a micro-batch: there is no backward pass, whose activations take as much memory again.
+        A block is a micro-batch, whose arrays find the memory that those of a training step have left.
         """
-        return evaluation_logits(self.model, count, load_images, 2 * self.micro_batch, self.pool, self.ranges.world)
+        return evaluation_logits(self.model, count, load_images, self.micro_batch, self.pool, self.ranges.world)
 
 
 def default_micro_batch(model):
