@@ -160,6 +160,24 @@ def test_too_large_a_model_is_refused(monkeypatch):
         explore(model, pixels[0], range(5), MEAN, STD)
 
 
+def test_a_page_without_room_for_the_update_does_without(monkeypatch):
+    """Muon's products of wide matrices are more numbers than the whole pass: the page leaves the step out and says so."""
+    from numpyvit.explorer import write
+    from numpyvit.explorer.update import STATE_BITS, UpdateStep
+    from numpyvit.training.optim import Optimizer
+    model, pixels, labels, _ = subject("vit")
+    optimizer = Optimizer(float64_twin(model), "muon")
+    vectors = {name: keep_bits(np.full(optimizer.vectors[name].size, 0.01), STATE_BITS) for name in optimizer.vectors}
+    update = UpdateStep(optimizer, "muon", 0.01, 7, vectors)
+    pass_alone, with_update = (write.numbers_of(write.record(model, pixels[:1], labels[:1], MEAN, STD, optimizer=o)) for o in (None, update))
+    assert pass_alone < with_update
+    monkeypatch.setattr(write, "document", lambda recording, about: about)
+    for most, there in ((with_update, True), (pass_alone, False)):
+        monkeypatch.setattr(write, "MOST_NUMBERS", most)
+        about = explore(model, pixels[0], [*"abcde"], MEAN, STD, update=update)
+        assert about["bits"] == 24 and about["update_left_out"] is not there
+
+
 def test_markup_in_names_stays_data(tmp_path):
     """Whatever a class or a file is called, the page's own text does not change."""
     r = recording("vit")

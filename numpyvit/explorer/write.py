@@ -24,7 +24,7 @@ def explore(model, pixels, classes, mean, std, label=None, image_name="image", m
 
     model: of numpyvit, float32 or float64; not changed.   pixels (C, H, W) uint8   classes: names, one a class
     mean, std (C,): of pixels / 255, as in training.   label: number of a class, or None for the prediction.
-    update: the UpdateStep of a run; left out where the weights alone fill the page.
+    update: the UpdateStep of a run; left out where the page has no room for it.
     Raises UserError for a model that is too large for a page.
     """
     bits = bits_that_fit(model, 2 if update else 1)
@@ -38,9 +38,10 @@ def explore(model, pixels, classes, mean, std, label=None, image_name="image", m
     predicted = int(after.argmax())
     target = predicted if label is None else label
     r = record(rounded, pixels[None], [target], mean, std, optimizer=update if bits == BITS[0] else None)
-    numbers = sum(int(np.prod(node.shape)) for node in r.tape.nodes)
-    if numbers > MOST_NUMBERS:
-        refuse(model, f"computes {numbers:,} numbers for one image, and a page can hold {MOST_NUMBERS:,}")
+    if r.updated and numbers_of(r) > MOST_NUMBERS:                           # Muon's products are most of them
+        r = record(rounded, pixels[None], [target], mean, std)
+    if numbers_of(r) > MOST_NUMBERS:
+        refuse(model, f"computes {numbers_of(r):,} numbers for one image, and a page can hold {MOST_NUMBERS:,}")
     about = {"model": model_name, "family": type(model).__name__, "parameters": model.num_parameters(),
              "image": image_name, "classes": list(map(str, classes)), "label": target, "predicted": predicted,
              "label_given": label is not None, "bits": bits, "update": update_text(update) if r.updated else "",
@@ -48,6 +49,11 @@ def explore(model, pixels, classes, mean, std, label=None, image_name="image", m
              "rounding": float(np.abs(before - after).max()),
              "config": dataclasses.asdict(model.config)}
     return document(r, about)
+
+
+def numbers_of(recording):
+    """How many numbers the page computes."""
+    return sum(int(np.prod(node.shape)) for node in recording.tape.nodes)
 
 
 def update_text(update):

@@ -75,7 +75,9 @@ function proof() {
             `that the file stays small: that moved a probability by at most ${percent(about.rounding)}.` +
             (about.update_left_out ? " The step of the optimiser has no room in it." : ""),
         )
-      : null,
+      : about.update_left_out
+        ? h("span", {}, "The step of the optimiser has no room in this file.")
+        : null,
     embedded ? h("span", {}, `${embedded} arrays are recorded values that the page cannot compute.`) : null,
     app.isChanged
       ? h(
