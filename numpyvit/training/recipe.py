@@ -28,7 +28,7 @@ SETTINGS = {
     "cvt_mini_convpool_32": MUON_STEM | SMALL_FIRST | {"lr": 0.012, "batch_size": 256, "weight_decay": 0.4},
     "vit_nano_conv_32": MUON_STEM | SMALL_FIRST,
     "vit_mini_conv_32": MUON_STEM | SMALL_FIRST,
-    "vit_nano_patch4_32": MUON | {"lr": 8.5e-3, "lr_rest": 0.25, "batch_size": 128, "weight_decay": 0.15},
+    "vit_nano_patch4_32": MUON | SMALL_FIRST | {"lr": 8.5e-3, "lr_rest": 0.25, "batch_size": 128, "weight_decay": 0.15},
     "cvt_nano_32": MUON,
     "swin_nano_patch4_window4_32": MUON,
 }
