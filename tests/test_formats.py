@@ -115,6 +115,18 @@ def test_names_of_nobody(tmp_path):
 STEM = {"stem_widths": (4, 6)}
 
 
+@pytest.mark.parametrize("family, strides", [("swin", (2, 1)), ("cvt", (1, 1))])
+def test_bare_tensors_of_a_stem_need_a_model(tmp_path, family, strides):
+    """Its strides and max-pooling are in no shape: load_model says so, load_weights fills a model that is there."""
+    fields = STEM | {"stem_strides": strides}
+    model, other = (model_of(family, seed=seed, **fields) for seed in (1, 2))
+    safetensors.numpy.save_file(model.state_dict(), tmp_path / "bare.safetensors")
+    with pytest.raises(UserError, match="no shape tells the strides .*load_weights"):
+        numpyvit.load_model(tmp_path / "bare.safetensors")
+    numpyvit.load_weights(other, tmp_path / "bare.safetensors")
+    np.testing.assert_array_equal(other.flat, model.flat)
+
+
 @pytest.mark.parametrize("family, format, fields, said", [
     ("vit", "microsoft", {}, "microsoft has no ViT"), ("cvt", "timm", {}, "timm has no CvT; expected numpyvit, microsoft, huggingface"),
     ("swin", "google", {}, "Google has no Swin"), ("vit", "flax", {}, "format: expected one of"),
