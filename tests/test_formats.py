@@ -121,7 +121,7 @@ def test_bare_tensors_of_a_stem_need_a_model(tmp_path, family, strides):
     fields = STEM | {"stem_strides": strides}
     model, other = (model_of(family, seed=seed, **fields) for seed in (1, 2))
     safetensors.numpy.save_file(model.state_dict(), tmp_path / "bare.safetensors")
-    with pytest.raises(UserError, match="no shape tells the strides .*load_weights"):
+    with pytest.raises(UserError, match="shapes do not tell the strides .*load_weights"):
         numpyvit.load_model(tmp_path / "bare.safetensors")
     numpyvit.load_weights(other, tmp_path / "bare.safetensors")
     np.testing.assert_array_equal(other.flat, model.flat)

@@ -37,9 +37,9 @@ def check_stem_makes_patches(config):
     check_stem(config)
     if config.stem_widths:
         check_divisor(config, "patch_size", "img_size")
-        if math.prod((*strides, *pools)) != side and pools:
-            fail("stem_pools", f"pools that with stem_strides {strides} multiply to patch_size {side}", pools)
-        if math.prod(strides) != side and not pools:
+        if math.prod((*strides, *pools)) != side:
+            if pools:
+                fail("stem_pools", f"pools that with stem_strides {strides} multiply to patch_size {side}", pools)
             fail("stem_strides", f"strides whose product is patch_size {side}", strides)
 
 

@@ -94,7 +94,10 @@ def stem_size(config):
 
 
 def seen_through_stem(config, embed):
-    """(kernel, stride, padding), in pixels, of a convolution (kernel, stride, padding) of the stem's last map."""
+    """Which pixels reach a token: (kernel, stride, padding) of the stem and of embed behind it, as of one convolution.
+
+    embed: (kernel, stride, padding) of the convolution that makes tokens of the stem's last map
+    """
     kernel, stride, padding = 1, 1, 0
     steps = [step for s, pool in stem_steps(config) for step in ((3, s, 1), (pool, pool, 0))]
     for k, s, p in (*steps, embed):

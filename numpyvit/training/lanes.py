@@ -101,7 +101,7 @@ class Lanes:
     def logits(self, count, load_images):
         """Evaluation-mode logits of count images: (count, K). load_images(lo, hi) → images, called from the lanes.
 
-        A block is a micro-batch, whose arrays find the memory that those of a training step have left.
+        A block is a micro-batch: its arrays are as large as those of a training step, and reuse their memory.
         """
         return evaluation_logits(self.model, count, load_images, self.micro_batch, self.pool, self.ranges.world)
 

@@ -20,8 +20,8 @@ CVT_EMBEDDINGS = {7: (4, 2), 3: (2, 1)}                                      # k
 def infer_config(format, family, tensors, given):
     """Tensors under the names here, fields that the caller knows better   →   fields of the family's config."""
     if any("stem.0.conv." in name for name in tensors):
-        raise UserError("no shape tells the strides and the max-pooling of its convolutional stem; create the model "
-                        "and call numpyvit.load_weights(model, path)")
+        raise UserError("it holds no config, and shapes do not tell the strides and the max-pooling of a convolutional "
+                        "stem; create the model and call numpyvit.load_weights(model, path)")
     try:
         fields = {"vit": infer_vit, "swin": infer_swin, "cvt": infer_cvt}[family](tensors, given)
     except (KeyError, IndexError, ValueError, ZeroDivisionError, AttributeError) as error:
