@@ -41,7 +41,8 @@ TESTS = {
     "fast_math": [f"tests/test_kernels.py::{test}" for test in ("test_exp", "test_activations", "test_float64[bias_activation]")],
     "max_pool": ["tests/test_ops.py::test_max_pool_of_equal_cells", "tests/test_ops.py::test_against_autograd[max_pool]",
                  "tests/test_ops.py::test_float32_stays_float32[max_pool]"],
-    "winograd": [f"tests/test_kernels.py::test_winograd_{test}" for test in ("of_every_geometry", "in_float32", "spreads_no_nan")],
+    "winograd": [f"tests/test_kernels.py::test_winograd_{test}" for test in ("of_every_geometry", "in_float32", "spreads_no_nan", "keeps_filters",
+                                                                    "tile_size")],
     "layers": ["tests/test_layers.py", "tests/test_vit.py", "tests/test_cvt.py"],
     "heads": ["tests/test_vit.py"],
     "block": ["tests/test_layers.py", "tests/test_vit.py", "tests/test_swin.py", "tests/test_cvt.py", "tests/test_metamorphic.py"],
@@ -51,7 +52,7 @@ TESTS = {
     "stem": ["tests/test_layers.py", "tests/test_stem.py"],
     "residual": ["tests/test_layers.py", "tests/test_vit.py", "tests/test_metamorphic.py"],
 }
-TESTS["tiles"] = TESTS["winograd"]
+TESTS |= {f"tiles_{m}x{m}": TESTS["winograd"] for m in (2, 3, 4)}
 MORE = {                                                                     # after the op's own tests
     "windows": ["tests/test_ops.py::test_window_tables", "tests/test_swin.py"],
     "window_attention": ["tests/test_swin.py"], "relative_position": ["tests/test_swin.py"],

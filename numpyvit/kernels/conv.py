@@ -12,7 +12,7 @@ from .linear import add_rows, add_to_rows
 from .winograd import WinogradCache, winograd, winograd_backward
 
 LEAST = 32                                           # channels from which winograd.py is faster
-SIDE = 4                                             # and rows and columns of x
+SIDE = 3                                             # and rows and columns of x
 
 
 def conv2d_forward(x, weight, bias=None, stride=1, padding=0):

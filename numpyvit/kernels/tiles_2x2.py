@@ -1,4 +1,4 @@
-"""The transforms of winograd.py between pixels, tiles and outputs, each with its adjoint.
+"""The transforms of winograd.py between pixels, tiles of 2×2 outputs and outputs, each with its adjoint.
 
 A transform of a matrix, as Bᵀ d B, is a transform of its rows and then one of its columns. The vectors that the
 functions of one direction combine are whole rows of a map, and then one column of all tiles in a row: since even and
