@@ -61,12 +61,13 @@ class Pool:
 def evaluation_logits(model, count, load_images, block, pool, world=None):
     """Evaluation-mode logits of count images, a block of images at a time: (count, K).
 
-    load_images(lo, hi) → images (hi − lo, C, H, W); called from the pool's threads.   world: ranks that share the work
+    model: see ForInference in models/fold.py   load_images(lo, hi) → images (hi − lo, C, H, W); called from the pool's
+    threads   world: ranks that share the work
     """
     starts = range(0, count, block)
     if world and world.size > 1:
         starts = starts[world.rank * len(starts) // world.size:(world.rank + 1) * len(starts) // world.size]
-    logits, model = np.zeros((count, model.config.num_classes), model.dtype), model.for_inference()
+    logits = np.zeros((count, model.config.num_classes), model.dtype)
 
     def run(lo):
         logits[lo:lo + block] = model(load_images(lo, min(lo + block, count)))

@@ -14,6 +14,7 @@ from numpyvit.flat import EVALUATION, Pass
 from numpyvit.inspection import flops
 from numpyvit.layers import DepthwiseBatchNorm, merge_heads
 from numpyvit.models.cvt import CvTConfig, fold_batch_norm, split_class
+from numpyvit.models.fold import ForInference
 from numpyvit.training.lanes import Lanes
 from torch_models import twin_of
 
@@ -360,6 +361,35 @@ def test_folding_keeps_the_logits(dtype, tolerance, fields):
     assert folded.num_parameters() == model.num_parameters() - 3 * (6 + 15 + 15)             # weight and bias become a bias
     dlogits = rng.normal(size=logits.shape)
     assert cases.error(folded.backward(dlogits, cache), model.backward(dlogits, model.forward(images)[1])) <= 10 * tolerance
+
+
+def test_a_folded_copy_is_made_once_for_the_same_numbers():
+    """A change of one weight or of one running statistic makes a new one; what needs no folding is the model itself."""
+    model, rng = random_model(**SMALL)
+    images, inference = images_of(model, rng, 3), ForInference(model)
+    name, buffer = next(model.named_buffers())
+    for change in (lambda: None, lambda: model.flat.__setitem__(3, 0.5), lambda: buffer.__setitem__(1, 2.5), inference.forget):
+        old = inference.made
+        change()
+        folded = inference.get()
+        assert folded is not old and folded is inference.get()
+        np.testing.assert_array_equal(folded.forward(images)[0], fold_batch_norm(model).forward(images)[0])
+    plain = numpyvit.create_model("vit_pico_patch4_32")
+    inference = ForInference(plain)
+    assert inference.get() is plain and inference.get() is plain and not inference.numbers
+
+
+def test_evaluation_between_steps_sees_the_new_weights(rng=np.random.default_rng(0)):
+    model, _ = random_model(**SMALL, dtype="float64")
+    images = images_of(model, rng, 4)
+    with Lanes(model, threads=1, micro_batch=2) as lanes:
+        for _ in range(2):
+            logits = lanes.logits(4, lambda lo, hi: images[lo:hi])
+            np.testing.assert_allclose(logits, model.forward(images)[0], rtol=1e-10)
+            assert lanes.inference.made is not None
+            lanes.gradient(4, lambda lo, hi: (images[lo:hi], np.zeros(hi - lo, int), None))
+            assert lanes.inference.made is None
+            model.flat -= 0.1 * model.flat_grad
 
 
 def test_folding_what_has_no_batch_norm():

@@ -92,7 +92,7 @@ def filters_of(weight, m):
 
 
 def tile_size(y_shape):
-    """m of the tiles of m×m outputs: that of the fewest multiplications. Reading a matrix costs as much as two tiles."""
+    """m of the tiles of m×m outputs: the one with the fewest multiplications; a matrix to read counts as two tiles."""
     return min(TRANSFORMS, key=lambda m: (m + 2)**2 * (math.prod(grid(y_shape, m)) + 2))
 
 

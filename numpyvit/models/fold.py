@@ -25,3 +25,22 @@ def fold_batch_norm(model):
     folded.materialise(None, model.dtype)
     folded.load_state_dict(state)
     return folded
+
+
+class ForInference:
+    """What model.for_inference() gives, made anew only where a weight or a running statistic has changed since."""
+
+    def __init__(self, model):
+        self.model, self.made, self.numbers = model, None, []
+
+    def get(self):
+        """The model to run forward with, in evaluation mode."""
+        numbers = [self.model.flat, *(buffer for _, buffer in self.model.named_buffers())]
+        if self.made is None or not all(map(np.array_equal, self.numbers, numbers)):
+            self.made = self.model.for_inference()
+            self.numbers = [] if self.made is self.model else [array.copy() for array in numbers]
+        return self.made
+
+    def forget(self):
+        """Free the memory of the copy."""
+        self.made, self.numbers = None, []

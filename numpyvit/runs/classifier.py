@@ -10,6 +10,7 @@ from ..data.registry import load_resized
 from ..data.views import mean_logits
 from ..errors import UserError
 from ..models import PRESETS
+from ..models.fold import ForInference
 from ..module import pair
 from ..ops.softmax import softmax_forward
 from ..threads import Pool, evaluation_logits
@@ -59,6 +60,7 @@ class Classifier:
             self.open_run(path)
         else:
             self.model = build.load_model(path)
+        self.inference = ForInference(self.model)
         self.classes = self.model.classes or [str(k) for k in range(self.model.config.num_classes)]
         if self.model.preprocessing is None:
             raise UserError(f"{path}: it does not say how images are prepared, and is no file of another library")
@@ -92,7 +94,7 @@ class Classifier:
             def load_images(lo, hi):
                 return normalise(views[lo:hi], self.mean, self.std, self.model.dtype)
 
-            return evaluation_logits(self.model, len(views), load_images, self.block, pool, world)
+            return evaluation_logits(self.inference.get(), len(views), load_images, self.block, pool, world)
 
         with Pool(threads) as pool:
             return mean_logits(logits_of, images, tta)

@@ -15,6 +15,7 @@ import numpy as np
 
 from .. import functional as F
 from ..checks import check_number
+from ..models.fold import ForInference
 from ..threads import Pool, evaluation_logits
 from .exchange import Ranges, ShardSum
 from .ranks import ALONE
@@ -44,7 +45,7 @@ class Lanes:
         check_number("micro_batch", self.micro_batch, whole=True, least=1)
         self.ranges = ranges or Ranges(ALONE, model.flat.size)
         self.shards, self.kind, self.sum = shards, kind, None
-        self.replicas = [model.replica(model.flat_grad)]
+        self.replicas, self.inference = [model.replica(model.flat_grad)], ForInference(model)
 
     def __enter__(self):
         self.pool.__enter__()
@@ -60,6 +61,7 @@ class Lanes:
         batch; called from the lanes.
         →   mean loss (float), number of images whose largest logit is their largest target
         """
+        self.inference.forget()                                              # the weights are about to change
         shards = self.deal(batch_size)
         outcomes = self.pool.map(lambda shard: self.run_shard(*shard, batch_size, load), shards)
         outcomes = self.ranges.world.join([outcome for shard in outcomes for outcome in shard])
@@ -103,7 +105,8 @@ class Lanes:
 
         A block is a micro-batch: its arrays are as large as those of a training step, and reuse their memory.
         """
-        return evaluation_logits(self.model, count, load_images, self.micro_batch, self.pool, self.ranges.world)
+        model = self.inference.get()
+        return evaluation_logits(model, count, load_images, self.micro_batch, self.pool, self.ranges.world)
 
 
 def default_micro_batch(model):
