@@ -1,7 +1,6 @@
 """The definition's products. The rows are gathered and scattered in runs of kw·Cin numbers, and nothing is padded.
 
-3×3 kernels with stride 1 between many channels go another way, with fewer multiplications, unless the map is tiny:
-winograd.py.
+3×3 kernels with stride 1 between many channels go another way where that takes fewer multiplications: winograd.py.
 """
 import numpy as np
 from numba import njit
@@ -9,16 +8,17 @@ from numba import njit
 from ..ops.conv import kernel_matrix, output_size
 from .fast_math import LOOP
 from .linear import add_rows, add_to_rows
-from .winograd import WinogradCache, winograd, winograd_backward
+from .winograd import WinogradCache, tile_size, winograd, winograd_backward
 
 LEAST = 32                                           # channels from which winograd.py is faster
-SIDE = 3                                             # and rows and columns of x
 
 
 def conv2d_forward(x, weight, bias=None, stride=1, padding=0):
-    wide, large = min(weight.shape[:2]) >= LEAST, min(x.shape[1:3]) >= SIDE
-    if (*weight.shape[2:], stride) == (3, 3, 1) and wide and large:
-        y, cache = winograd(x, weight, padding)
+    m, (B, H, W, _) = 1, x.shape
+    if (*weight.shape[2:], stride) == (3, 3, 1) and min(weight.shape[:2]) >= LEAST:
+        m = tile_size(B, H + 2 * padding - 2, W + 2 * padding - 2)
+    if m > 1:
+        y, cache = winograd(x, weight, padding, m)
     else:
         y, cache = by_rows(x, weight, stride, padding)
     if bias is not None:

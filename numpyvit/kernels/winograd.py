@@ -26,6 +26,7 @@ from .tiles_4x4 import HIGH, LOW
 NODES = [(p, 2 * p**4 - 2) for p in (LOW, -LOW, HIGH, -HIGH)]                    # for m = 4: points, and their products
 TRANSFORMS = {2: tiles_2x2, 3: tiles_3x3, 4: tiles_4x4}                      # by m
 TILES = {2: 128, 3: 96, 4: 64}                       # as many go together: they stay in the cache
+READ = 48                                            # tiles: see tile_size
 G = {2: np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]]),
      3: np.array([[9, 0, 0], [-8, -4, -2], [-2, 2, -2], [1, 2, 4], [0, 0, 9]]) / 9,
      4: np.array([[1, 0, 0], *([1 / n, p / n, p**2 / n] for p, n in NODES), [0, 0, 1]])}
@@ -52,12 +53,10 @@ class WinogradCache(NamedTuple):
 FILTERS = {}                                         # by address and shape of a weight, while its memory lives
 
 
-def winograd(x, weight, padding):
+def winograd(x, weight, padding, m):
     """conv2d_forward of 3×3 kernels with stride 1, without the bias.   →   y (B, Ho, Wo, Cout), cache"""
     B, H, W, _ = x.shape
-    y = np.empty((B, H + 2 * padding - 2, W + 2 * padding - 2, len(weight)), x.dtype)
-    m = tile_size(y.shape)
-    filters = filters_of(weight, m)
+    y, filters = np.empty((B, H + 2 * padding - 2, W + 2 * padding - 2, len(weight)), x.dtype), filters_of(weight, m)
     for part in parts(y, m):
         put_outputs(pixel_tiles(x[part], y.shape, padding, m) @ filters.forward, y[part], m)
     return y, WinogradCache(x, filters, padding)
@@ -91,13 +90,16 @@ def filters_of(weight, m):
     return kept
 
 
-def tile_size(y_shape):
-    """m of the tiles of m×m outputs: the one with the fewest multiplications; a matrix to read counts as two tiles."""
-    return min(TRANSFORMS, key=lambda m: (m + 2)**2 * (math.prod(grid(y_shape, m)) + 2))
+def tile_size(B, Ho, Wo):
+    """m of the tiles with the fewest multiplications for B maps of outputs; 1 stands for the definition's products.
+
+    A product of n tiles takes about as long as n + READ tiles would if its matrix of filters were not read.
+    """
+    return min((1, *TRANSFORMS), key=lambda m: (m + 2)**2 * (B * math.prod(grid((B, Ho, Wo), m)) + READ))
 
 
 def grid(y_shape, m):
-    """Rows and columns of the tiles of a map of outputs (B, H, W, C)."""
+    """Rows and columns of the tiles of a map of outputs (B, H, W, …)."""
     return -(-y_shape[1] // m), -(-y_shape[2] // m)
 
 

@@ -42,7 +42,7 @@ def orthogonal(x, steps=5, eps=1e-7):
     x (rows, columns)   →   the same shape. A tall matrix is transposed first, so that g has the smaller side.
     """
     if x.shape[0] > x.shape[1]:
-        return orthogonal(x.T, steps, eps).T
+        return orthogonal(np.ascontiguousarray(x.T), steps, eps).T            # products of contiguous rows are faster
     x = x / np.maximum(np.linalg.norm(x), eps)                               # Frobenius: no singular value above 1
     for _ in range(steps):
         g = x @ x.T                                                          # (rows, rows)

@@ -3,6 +3,7 @@
 A length in minutes becomes a number of steps once, by measuring the speed. The plan is written down and never changes.
 """
 import math
+import statistics
 import time
 from typing import NamedTuple
 
@@ -67,11 +68,13 @@ def measure_speed(trainer):
         trainer.evaluate(images[:64], labels[:64])
     started, step, count = time.monotonic(), 0.0, 0
     for small, share in parts:                                               # a step of the run, on average
-        begun, first = time.monotonic(), count
-        while trainer.world.agree(False, count - first < 3 or time.monotonic() - begun < enough)[1]:
+        begun, times = time.monotonic(), []
+        while trainer.world.agree(False, len(times) < 3 or time.monotonic() - begun < enough)[1]:
             count += 1
+            first = time.monotonic()
             take_step(count, small)
-        step += share * (time.monotonic() - begun) / (count - first)
+            times.append(time.monotonic() - first)
+        step += share * statistics.median(times)                             # the first ones wait for memory
     middle = time.monotonic()
     trainer.evaluate(images, labels)
     end = time.monotonic()
