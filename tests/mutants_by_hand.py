@@ -71,7 +71,6 @@ EQUIVALENT = {
     "kernels/tiles_2x2.fill_pixel_tiles: 2 → 4": "longer scratch rows, of which the same part is used",
     "kernels/tiles_2x2.add_pixel_tiles: 2 → 4": BUFFER,
     "kernels/tiles_2x2.fill_output_tiles: 2 → 4": "longer scratch rows, of which the same part is used",
-    "kernels/winograd.parts: math.prod(grid(y.shape, m)) → ": "how many images go together decides the time, not the result",
     "kernels/depthwise_conv.correlate: 4 → 8": "four at a time less often, one at a time more often",
     "kernels/batch_norm.row_sums: 4 → 8": "four at a time less often, one at a time more often",
     "kernels/depthwise_conv.convolve: j + 3 <= W → ": "the way for pixels at the edge serves the others, too",
