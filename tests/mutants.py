@@ -137,6 +137,7 @@ class Substitute(importlib.abc.MetaPathFinder):
         self.path, self.source = str(ROOT / mutant.path), mutant.source
         if "/kernels/" in mutant.path:                                       # numba's cache knows a function by file and name;
             self.source = self.source.replace(b"cache=True", b"cache=False")  # fast_math, which all have compiled in, has the option
+            self.source = self.source.replace(b"= LOOP | {", b"= LOOP | {'cache': False, ")
             self.source = self.source.replace(b"@njit(**LOOP", b"@njit(**LOOP | {'cache': False}")
 
     def find_spec(self, name, path=None, target=None):
