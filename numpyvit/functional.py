@@ -35,7 +35,7 @@ if not REFERENCE:                       # how much longer a training step takes 
     from .kernels.augment import augment_mixtures, augment_views             # one pass: a twentieth of the time
     from .kernels.batch_norm import batch_norm_backward, batch_norm_forward  # five passes in all: 6 % of a CvT
     from .kernels.bias_activation import bias_activation_backward, bias_activation_forward  # one pass: 79 %
-    from .kernels.conv import conv2d_backward, conv2d_forward            # 4 multiplications for 9: 26 % of a conv stem
+    from .kernels.conv import conv2d_backward, conv2d_forward            # 2 to 4 multiplications for 9: 199 % of a stem
     from .kernels.depthwise_conv import depthwise_conv_backward, depthwise_conv_forward  # taps in one sum: 30 % of CvT
     from .kernels.dropout import dropout_backward, dropout_forward           # no array of random bits
     from .kernels.layer_norm import layer_norm_backward, layer_norm_forward  # one pass a row: 22 %
