@@ -23,7 +23,7 @@ import numpy as np
 from . import tiles_2x2, tiles_3x3, tiles_4x4
 from .tiles_4x4 import HIGH, LOW
 
-NODES = [(p, 2 * p**4 - 2) for p in (LOW, -LOW, HIGH, -HIGH)]                    # for m = 4: points, and their products
+NODES = [(p, 2 * p**4 - 2) for p in (LOW, -LOW, HIGH, -HIGH)]    # a point of m = 4, product of its distances to others
 TRANSFORMS = {2: tiles_2x2, 3: tiles_3x3, 4: tiles_4x4}                      # by m
 TILES = {2: 128, 3: 96, 4: 64}                       # as many go together: they stay in the cache
 READ = 48                                            # tiles: see tile_size
@@ -56,7 +56,8 @@ FILTERS = {}                                         # by address and shape of a
 def winograd(x, weight, padding, m):
     """conv2d_forward of 3×3 kernels with stride 1, without the bias.   →   y (B, Ho, Wo, Cout), cache"""
     B, H, W, _ = x.shape
-    y, filters = np.empty((B, H + 2 * padding - 2, W + 2 * padding - 2, len(weight)), x.dtype), filters_of(weight, m)
+    y = np.empty((B, H + 2 * padding - 2, W + 2 * padding - 2, len(weight)), x.dtype)
+    filters = filters_of(weight, m)
     for part in parts(y, m):
         put_outputs(pixel_tiles(x[part], y.shape, padding, m) @ filters.forward, y[part], m)
     return y, WinogradCache(x, filters, padding)
@@ -93,7 +94,7 @@ def filters_of(weight, m):
 def tile_size(B, Ho, Wo):
     """m of the tiles with the fewest multiplications for B maps of outputs; 1 stands for the definition's products.
 
-    A product of n tiles takes about as long as n + READ tiles would if its matrix of filters were not read.
+    Every product has to read its matrix of filters, too, which takes about as long as READ more tiles.
     """
     return min((1, *TRANSFORMS), key=lambda m: (m + 2)**2 * (B * math.prod(grid((B, Ho, Wo), m)) + READ))
 
