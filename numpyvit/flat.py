@@ -44,6 +44,18 @@ class Parameter:
         return f"Parameter({'×'.join(map(str, self.shape))}{', decay' if self.decay else ''})"
 
 
+class ReadOnce(list):
+    """The caches of layers, in their order, for one backward: reversed() takes each out, so that its memory is free."""
+
+    read = False
+
+    def __reversed__(self):
+        if self.read:
+            fail("cache", "one that backward has not read yet", "one whose arrays are freed; run forward again")
+        self.read = True
+        return (self.pop() for _ in range(len(self)))
+
+
 class Pass(NamedTuple):
     """What goes down with a forward pass, to every layer.
 
@@ -51,11 +63,17 @@ class Pass(NamedTuple):
     statistics: in training a dictionary, in which every batch norm leaves what it measured, {its name: (mean, unbiased
     variance)}; None in evaluation, where batch norms use their running statistics.
     keep: False where only the logits are wanted, in evaluation: the caches of blocks are dropped.
+    once: True where backward will read the caches once, and is to free them on its way.
     """
 
     seeds: np.ndarray | None = None
     statistics: dict | None = None
     keep: bool = True
+    once: bool = False
+
+    def caches(self):
+        """An empty list for the caches of layers, which backward reads from its end."""
+        return ReadOnce() if self.once else []
 
     def kept(self, cache):
         """The cache, or None where none is kept."""

@@ -196,6 +196,8 @@ def merge_heads(x):
 class Conv(Module):
     """A convolution, initialised as torch does by default.   x (B, H, W, Cin)   →   y (B, Ho, Wo, C)"""
 
+    needs_dx = True                              # False: backward returns None, see Model.for_training_steps
+
     def __init__(self, C, in_chans, kernel, stride, padding, bias=True):
         fan_in = in_chans * kernel**2
         self.weight = Parameter((C, in_chans, kernel, kernel), conv_uniform(fan_in), decay=True)
@@ -206,7 +208,7 @@ class Conv(Module):
         return F.conv2d_forward(x, self.weight.data, self.bias.data if self.bias else None, self.stride, self.padding)
 
     def backward(self, dy, cache):
-        dx, dweight, dbias = F.conv2d_backward(dy, cache)
+        dx, dweight, dbias = F.conv2d_backward(dy, cache, self.needs_dx)
         self.weight.grad += dweight
         if self.bias:
             self.bias.grad += dbias

@@ -71,6 +71,8 @@ class Model(FlatModule):
     first_and_last = ("patch_embed.", "head.")   # how the names of the layers that read pixels and make logits begin
     positions_from = "nothing"                   # where a model without a position_table knows positions from
     fixed_positions = None                       # the table that is added but not learned, (1, N, C), or None
+    reads_pixels = None                          # the Conv whose filters look at the pixels, None for another layer
+    caches_once = False                          # whether backward frees the caches of a training forward
 
     # --- a training step
 
@@ -83,7 +85,7 @@ class Model(FlatModule):
         Raises UserError for images of another shape or kind, or where rng is needed and missing.
         """
         images = self.check_images(images)
-        down = Pass(self.check_seeds(rng, len(images)), {}) if train else EVALUATION
+        down = Pass(self.check_seeds(rng, len(images)), {}, once=self.caches_once) if train else EVALUATION
         if train:
             self.check_batch(len(images))
         logits, parts = self.forward_pass(images, down)
@@ -100,6 +102,17 @@ class Model(FlatModule):
                 fail("cache", what, f"a {type(cache).__name__}")
             fail("cache", f"{what}, of {self.config}", f"that of a model of {cache.config}")
         return self.backward_pass(self.check_logits_gradient(dlogits, cache.batch), cache.parts)
+
+    def for_training_steps(self):
+        """Let backward do no more than a step of training needs. Returns self.
+
+        It computes no gradient of the images and returns None; and it frees the caches of a training forward one after
+        the other, so that they serve once.
+        """
+        self.caches_once = True
+        if self.reads_pixels is not None:
+            self.reads_pixels.needs_dx = False
+        return self
 
     def __call__(self, images) -> np.ndarray:
         """logits (B, K) of images, in evaluation: those of forward up to rounding, with less work and memory."""
@@ -172,7 +185,9 @@ class Model(FlatModule):
 
     def embed_filters(self) -> np.ndarray:
         """The filters that look at the pixels, (C, in_chans, P, P)."""
-        raise NotImplementedError
+        if self.reads_pixels is None:
+            raise NotImplementedError
+        return self.reads_pixels.weight.data
 
     def __repr__(self):
         """One line: the preset or family, the number of parameters, images and classes, the dtype."""

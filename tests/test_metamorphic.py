@@ -1,5 +1,6 @@
 """What has to hold between two runs of the same model or op, whatever the numbers are."""
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -9,15 +10,20 @@ from hypothesis import strategies as st
 import cases
 import numpyvit
 from numpyvit import functional as F
-from numpyvit.inspection.gradients import TINY
+from numpyvit.errors import UserError
+from numpyvit.inspection.gradients import TINY, definitions
 from numpyvit.module import pair
 
 VARIANTS = {f"{family} {i + 1}": (family, fields) for family, tiny in TINY.items() for i, (fields, _) in enumerate(tiny[:2])}
 every_family = pytest.mark.parametrize("variant", VARIANTS)
+STEM = dict(stem_widths=(5, 6), stem_strides=(2, 1), stem_pools=(1, 2))
+WITH_STEMS = VARIANTS | {
+    "vit with a stem": ("vit", VARIANTS["vit 1"][1] | STEM), "cvt with a stem": ("cvt", VARIANTS["cvt 1"][1] | STEM),
+    "swin with a stem": ("swin", VARIANTS["swin 1"][1] | STEM | dict(img_size=16, patch_size=4, window_size=2))}
 
 
 def random_model(variant, dtype="float64"):
-    family, fields = VARIANTS[variant]
+    family, fields = WITH_STEMS[variant]
     model = numpyvit.create_model(family, dtype=dtype, **fields)
     rng = np.random.default_rng(2)
     for _, p in model.named_parameters():
@@ -98,6 +104,50 @@ def test_gradients_add_to_what_is_there(variant):
     _, _, grad = step(model, images, dlogits)
     model.backward(dlogits, model.forward(images)[1])                        # without zero_grad
     assert cases.error(model.flat_grad, 2 * grad) <= 1e-14
+
+
+def maps_of(cache):
+    """The arrays of numbers in nested tuples and lists that own their memory, but for vectors, which batch norms measured."""
+    if isinstance(cache, (tuple, list)):
+        return [array for part in cache for array in maps_of(part)]
+    return [cache] if isinstance(cache, np.ndarray) and cache.base is None and cache.ndim > 1 and cache.dtype.kind == "f" else []
+
+
+@pytest.mark.parametrize("variant", WITH_STEMS)
+def test_a_training_step_leaves_out_what_it_does_not_use(variant):
+    """The same bits without dimages; and each cache of a block is freed when it was read, while the caller still holds the whole."""
+    model, rng, images = random_model(variant)
+    dlogits = rng.standard_normal((5, model.config.num_classes))
+    logits, dimages, grad = step(model, images, dlogits, train=True, rng=3)
+    replica = model.replica().for_training_steps()
+    assert dimages.shape == images.shape
+    got = step(replica, images, dlogits, train=True, rng=3)
+    assert got[1] is None and np.array_equal(got[0], logits) and np.array_equal(got[2], grad)
+    for twin, freed in ((model, False), (replica, True)):
+        logits, cache = twin.forward(images, train=True, rng=3)
+        maps = [weakref.ref(array) for array in maps_of(twin.block_caches(cache))]
+        twin.backward(dlogits, cache)
+        assert len(maps) >= 8 and all((ref() is None) == freed for ref in maps)
+    with pytest.raises(UserError, match="cache: expected one that backward has not read yet, .* run forward again"):
+        replica.backward(dlogits, cache)
+    logits, cache = replica.forward(images)                                  # in evaluation a cache serves as often as wanted
+    assert np.array_equal(step(replica, images, dlogits)[2], step(model, images, dlogits)[2])
+    for _ in range(2):
+        replica.backward(dlogits, cache)
+
+
+@pytest.mark.parametrize("folder", ["ops", "kernels"])
+@pytest.mark.parametrize("name, B, Cin, kernel", [("conv2d", 2, 3, 3), ("conv2d", 9, 40, 3), ("patch_embed", 2, 3, 2)])
+def test_without_dx_the_other_gradients_are_the_same(folder, name, B, Cin, kernel):
+    forward, backward = ((getattr(F, f"{name}_{way}") for way in ("forward", "backward")) if folder == "kernels"
+                         else definitions()[name])
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((B, Cin, 8, 6) if name == "patch_embed" else (B, 8, 6, Cin))
+    y, cache = forward(x, rng.standard_normal((33, Cin, kernel, kernel)), rng.standard_normal(33))
+    dy = rng.standard_normal(y.shape)
+    dx, *others = backward(dy, cache)
+    none, *same = backward(dy, cache, needs_dx=False)
+    assert dx.shape == x.shape and none is None and all(map(np.array_equal, others, same)) and len(others) == len(same) == 2
 
 
 @every_family

@@ -145,7 +145,7 @@ def test_tokens_of_a_cvt_say_which_pixels_they_see():
     """stages()[0].embed is the window of pixels that reach a token through the stem and the first convolution."""
     model, rng = random_model("cvt", img_size=(33, 31), stem_strides=(1, 2, 1), stem_pools=(1, 2, 1), stem_widths=(9, 9, 9))
     kernel, stride, padding = model.stages()[0].embed
-    images, (H, W) = images_of(model, rng, 2).transpose(0, 2, 3, 1), model.stages()[0].grid
+    images, (H, W) = images_of(model, rng, 2), model.stages()[0].grid
 
     def tokens(x):
         return model.stage0.patch_embed.forward(stem_forward(model.stem, x, EVALUATION)[0])[0]
@@ -154,7 +154,7 @@ def test_tokens_of_a_cvt_say_which_pixels_they_see():
     before, seen = tokens(images)[:, i, j], []
     for row, column in np.ndindex(33, 31):
         changed = images.copy()
-        changed[:, row, column] += 100                                       # large enough to pass every max-pooling
+        changed[:, :, row, column] += 100                                       # large enough to pass every max-pooling
         if not np.array_equal(tokens(changed)[:, i, j], before):
             seen.append((row, column))
     top, left = i * stride - padding, j * stride - padding

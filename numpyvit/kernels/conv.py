@@ -26,14 +26,17 @@ def conv2d_forward(x, weight, bias=None, stride=1, padding=0):
     return y, (cache, bias is not None)
 
 
-def conv2d_backward(dy, cache):
+def conv2d_backward(dy, cache, needs_dx=True):
     cache, has_bias = cache
     dy, dbias = np.ascontiguousarray(dy), None
     if has_bias:
         dbias = np.zeros(dy.shape[3], dy.dtype)
         add_rows(dy.reshape(-1, dy.shape[3]), dbias)                         # dbias = dy.sum(positions)
-    dx, dweight = (winograd_backward if isinstance(cache, WinogradCache) else by_rows_backward)(dy, cache)
-    return dx, dweight, dbias
+    if isinstance(cache, WinogradCache):                                     # whose x are not images: many channels
+        dx, dweight = winograd_backward(dy, cache)
+    else:
+        dx, dweight = by_rows_backward(dy, cache, needs_dx)
+    return dx if needs_dx else None, dweight, dbias
 
 
 def by_rows(x, weight, stride, padding):
@@ -47,12 +50,14 @@ def by_rows(x, weight, stride, padding):
     return (rows @ kernel_matrix(weight).T).reshape(B, Ho, Wo, Cout), (rows, weight, x.shape, stride, padding)
 
 
-def by_rows_backward(dy, cache):
-    """dx = col2im(dy · W),   dweight = dyᵀ · rows"""
+def by_rows_backward(dy, cache, needs_dx):
+    """dx = col2im(dy · W) where it is needed,   dweight = dyᵀ · rows"""
     rows, weight, x_shape, stride, padding = cache
     (B, H, W, Cin), (_, Ho, Wo, Cout), (kh, kw) = x_shape, dy.shape, weight.shape[2:]
     dy_rows = dy.reshape(-1, Cout)
     dweight = (dy_rows.T @ rows).reshape(Cout, kh, kw, Cin).transpose(0, 3, 1, 2)
+    if not needs_dx:
+        return None, dweight
     drows = dy_rows @ kernel_matrix(weight)
     dx = np.zeros((B, H, W * Cin), dy.dtype)
     scatter(drows.reshape(B, Ho, Wo, kh, kw * Cin), Cin, stride, padding, dx)

@@ -141,7 +141,7 @@ class Level(Module):
         cls = self.cls_token.data if self.cls_token else np.empty((1, 0, x.shape[-1]), x.dtype)
         x = join_class(np.broadcast_to(cls, (len(x), *cls.shape[1:])), x)
         x, c_drop = self.pos_drop.forward(x, down)
-        c_blocks = []
+        c_blocks = down.caches()
         for block in self.blocks:
             x, cache = block.forward(x, down)
             c_blocks.append(down.kept(cache))
@@ -195,8 +195,8 @@ class CvT(Model):
         return fold_batch_norm(self)
 
     def forward_pass(self, images, down):
-        x, c_stem = stem_forward(self.stem, np.ascontiguousarray(images.transpose(0, 2, 3, 1)), down)
-        c_levels = []
+        x, c_stem = stem_forward(self.stem, images, down)
+        c_levels = down.caches()
         for level in self.levels:
             tokens, cache = level.forward(x, down)
             _, x = split_class(tokens, level.size)           # the next level's map
@@ -208,8 +208,9 @@ class CvT(Model):
         dtokens = self.classify_backward(dlogits, cache.head)
         for level, c in zip(reversed(self.levels), reversed(cache.levels)):
             dx = level.backward(dtokens, c)
-            dtokens = dx.reshape(len(dx), -1, dx.shape[-1])  # map back to tokens of the level before
-        return stem_backward(self.stem, dx, cache.stem).transpose(0, 3, 1, 2)
+            if level is not self.stage0:
+                dtokens = dx.reshape(len(dx), -1, dx.shape[-1])              # map back to tokens of the level before
+        return stem_backward(self.stem, dx, cache.stem)
 
     def classify(self, x):
         """head(norm(x)[0]), or head(mean of the tokens of norm(x)).   x (B, [1 +] N, C)   →   logits (B, K)"""
@@ -252,10 +253,9 @@ class CvT(Model):
         """With a stem, its first convolution reads the pixels."""
         return "stem.0." if self.stem else "stage0.patch_embed.", "head."
 
-    def embed_filters(self):
-        if self.stem:
-            return self.stem[0].conv.weight.data
-        return self.stage0.patch_embed.proj.weight.data
+    @property
+    def reads_pixels(self):
+        return self.stem[0].conv if self.stem else self.stage0.patch_embed.proj
 
     def rows(self):
         found, _ = stem_rows(self.stem, "stem", pair(self.config.img_size))

@@ -17,15 +17,20 @@ class PatchEmbed(Module):
         return F.patch_embed_forward(images, self.proj.weight.data, self.proj.bias.data)
 
     def backward(self, dy, cache):
-        dimages, dweight, dbias = F.patch_embed_backward(dy, cache)
+        dimages, dweight, dbias = F.patch_embed_backward(dy, cache, self.proj.needs_dx)
         self.proj.weight.grad += dweight
         self.proj.bias.grad += dbias
         return dimages
 
     @property
+    def reads_pixels(self):
+        """The Conv whose filters look at the pixels."""
+        return self.proj
+
+    @property
     def filters(self):
         """The filters that look at the pixels, (C, in_chans, P, P)."""
-        return self.proj.weight.data
+        return self.reads_pixels.weight.data
 
     def rows(self, name, tokens, size):
         """The rows of a summary.   tokens: (N,) or (H, W)   size: (H, W) of the images"""
@@ -50,8 +55,8 @@ class SwinPatchEmbed(PatchEmbed):
 
     def backward(self, dy, cache):
         c1, c2, H, W = cache
-        dy = self.norm.backward(dy, c2)
-        return super().backward(dy, c1)[:, :, :H, :W]
+        dimages = super().backward(self.norm.backward(dy, c2), c1)
+        return None if dimages is None else dimages[:, :, :H, :W]
 
     def rows(self, name, tokens, size):
         """The rows of a summary."""

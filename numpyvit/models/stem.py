@@ -55,9 +55,9 @@ def stem_layers(widths, strides, pools, in_chans, act="gelu"):
     return [ConvNormAct(*sizes, act, pool) for *sizes, pool in zip((in_chans, *widths), widths, strides, pools)]
 
 
-def stem_forward(layers, x, down):
-    """x (B, H, W, in_chans)   →   y (B, H', W', C'), caches"""
-    caches = []
+def stem_forward(layers, images, down):
+    """images (B, in_chans, H, W)   →   y (B, H', W', C'), caches"""
+    x, caches = np.ascontiguousarray(images.transpose(0, 2, 3, 1)), down.caches()
     for layer in layers:
         x, cache = layer.forward(x, down)
         caches.append(down.kept(cache))
@@ -65,10 +65,10 @@ def stem_forward(layers, x, down):
 
 
 def stem_backward(layers, dx, caches):
-    """dy (B, H', W', C')   →   dx (B, H, W, in_chans)"""
+    """dy (B, H', W', C')   →   dimages (B, in_chans, H, W), None where the first convolution leaves its dx out"""
     for layer, cache in zip(reversed(layers), reversed(caches)):
         dx = layer.backward(dx, cache)
-    return dx
+    return None if dx is None else dx.transpose(0, 3, 1, 2)
 
 
 def stem_rows(layers, name, size):
@@ -113,7 +113,7 @@ class ConvStem(Module):
         self.proj = Conv(C, widths[-1], 1, 1, 0)
 
     def forward(self, images, down=EVALUATION):
-        x, caches = stem_forward(self.stem, np.ascontiguousarray(images.transpose(0, 2, 3, 1)), down)
+        x, caches = stem_forward(self.stem, images, down)
         tokens, weight = x.reshape(len(x), -1, x.shape[-1]), self.proj.weight.data
         y, c_proj = F.linear_forward(tokens, weight.reshape(len(weight), -1), self.proj.bias.data)
         return y, (caches, c_proj, x.shape)
@@ -123,12 +123,12 @@ class ConvStem(Module):
         dx, dweight, dbias = F.linear_backward(dy, c_proj)
         self.proj.weight.grad += dweight.reshape(self.proj.weight.shape)
         self.proj.bias.grad += dbias
-        return stem_backward(self.stem, dx.reshape(shape), caches).transpose(0, 3, 1, 2)
+        return stem_backward(self.stem, dx.reshape(shape), caches)
 
     @property
-    def filters(self):
-        """The filters of the first convolution, (C, in_chans, 3, 3)."""
-        return self.stem[0].conv.weight.data
+    def reads_pixels(self):
+        """The first convolution."""
+        return self.stem[0].conv
 
     def rows(self, name, tokens, size):
         """The rows of a summary.   tokens: (N,) or (H, W)   size: (H, W) of the images"""

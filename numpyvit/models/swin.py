@@ -105,7 +105,7 @@ class Layer(Module):
             self.blocks.append(Block(C, attn, config, rate))
 
     def forward(self, x, down=EVALUATION):
-        c_merge, c_blocks = None, []
+        c_merge, c_blocks = None, down.caches()
         if self.downsample:
             x, c_merge = self.downsample.forward(x)
         for block in self.blocks:
@@ -173,7 +173,7 @@ class Swin(Model):
     def forward_pass(self, images, down):
         x, c1 = self.patch_embed.forward(images, down)
         x, c2 = self.pos_drop.forward(x, down)
-        c_layers = []
+        c_layers = down.caches()
         for layer in self.layers:
             x, cache = layer.forward(x, down)
             c_layers.append(down.kept(cache))
@@ -217,8 +217,9 @@ class Swin(Model):
                   for stage in self.stages() for j, block in enumerate(stage.blocks)}
         return {name: table.T.reshape(table.shape[1], *[math.isqrt(len(table))] * 2) for name, table in tables.items()}
 
-    def embed_filters(self):
-        return self.patch_embed.filters
+    @property
+    def reads_pixels(self):
+        return self.patch_embed.reads_pixels
 
     def rows(self):
         found = self.patch_embed.rows("patch_embed", self.stages()[0].grid, pair(self.config.img_size))

@@ -135,7 +135,7 @@ class ViT(Model):
 
     def forward_pass(self, images, down):
         x, c_embed = self.embed(images, down)
-        c_blocks = []
+        c_blocks = down.caches()
         for block in self.blocks:
             if block is self.blocks[-1] and self.cls_token and not down.keep:
                 x, cache = block.first_token(x), None                        # classify reads no other token
@@ -232,8 +232,9 @@ class ViT(Model):
     def position_tables(self):
         return {"pos_embed": PositionTable(self.config.grid, int(self.cls_token is not None))} if self.pos_embed else {}
 
-    def embed_filters(self):
-        return self.patch_embed.filters
+    @property
+    def reads_pixels(self):
+        return self.patch_embed.reads_pixels
 
     def rows(self):
         config, N = self.config, (self.tokens,)

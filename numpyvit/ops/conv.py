@@ -19,14 +19,19 @@ def conv2d_forward(x, weight, bias=None, stride=1, padding=0):
     return y, (rows, weight, bias is not None, x.shape, stride, padding)
 
 
-def conv2d_backward(dy, cache):
-    """As linear's, with the rows for x:  dx = col2im(dy · W),   dweight = dyᵀ · rows,   dbias = Σ dy"""
+def conv2d_backward(dy, cache, needs_dx=True):
+    """As linear's, with the rows for x:  dx = col2im(dy · W),   dweight = dyᵀ · rows,   dbias = Σ dy
+
+    needs_dx: False where x are images, whose gradient nobody uses: dx is None
+    """
     rows, weight, has_bias, x_shape, stride, padding = cache
     Cout, Cin, kh, kw = weight.shape
     dy_flat = dy.reshape(-1, Cout)                                           # (B·Ho·Wo, Cout)
     dbias = dy_flat.sum(axis=0) if has_bias else None                        # y = … + bias
     dmatrix = dy_flat.T @ rows.reshape(len(dy_flat), -1)                     # y = rows · Wᵀ
     dweight = dmatrix.reshape(Cout, kh, kw, Cin).transpose(0, 3, 1, 2)
+    if not needs_dx:
+        return None, dweight, dbias
     drows = dy @ kernel_matrix(weight)                                       # (B, Ho, Wo, kh·kw·Cin)
     return col2im(drows, x_shape, (kh, kw), stride, padding), dweight, dbias
 

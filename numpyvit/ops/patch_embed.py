@@ -31,11 +31,16 @@ def patch_embed_forward(images, weight, bias):
     return y, (patches, weight, images.shape)
 
 
-def patch_embed_backward(dy, cache):
-    """As linear's, with the patches for x:  dimages = images_of(dy · W),   dweight = dyᵀ · patches,   dbias = Σ dy"""
+def patch_embed_backward(dy, cache, needs_dx=True):
+    """As linear's, with the patches for x:  dimages = images_of(dy · W),   dweight = dyᵀ · patches,   dbias = Σ dy
+
+    needs_dx: False where nobody uses dimages, which is None then
+    """
     patches, weight, image_shape = cache
     rows = dy.reshape(-1, dy.shape[-1])                                      # (tokens, D)
     dbias = rows.sum(axis=0)
     dweight = (rows.T @ patches.reshape(len(rows), -1)).reshape(weight.shape)
+    if not needs_dx:
+        return None, dweight, dbias
     dpatches = dy @ weight.reshape(weight.shape[0], -1)                      # (B, N, CPP)
     return images_of(dpatches, image_shape, weight.shape[-1]), dweight, dbias

@@ -45,7 +45,7 @@ class Lanes:
         check_number("micro_batch", self.micro_batch, whole=True, least=1)
         self.ranges = ranges or Ranges(ALONE, model.flat.size)
         self.shards, self.kind, self.sum = shards, kind, None
-        self.replicas, self.inference = [model.replica(model.flat_grad)], ForInference(model)
+        self.replicas, self.inference = [model.replica(model.flat_grad).for_training_steps()], ForInference(model)
 
     def __enter__(self):
         self.pool.__enter__()
@@ -75,7 +75,7 @@ class Lanes:
         if self.sum is None or self.sum.count != count:
             self.sum = ShardSum(self.ranges, count, self.kind, self.model.dtype)
         while len(self.replicas) < self.sum.end - self.sum.first:
-            self.replicas.append(self.model.replica())
+            self.replicas.append(self.model.replica().for_training_steps())
         bounds = np.linspace(0, batch_size, count + 1).astype(int)[self.sum.first:self.sum.end + 1]
         return list(zip(self.replicas, bounds[:-1], bounds[1:]))
 

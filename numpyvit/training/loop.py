@@ -134,12 +134,14 @@ def run_to_the_end(trainer, checkpoint=None):
             try:
                 with interrupts.Interrupts(progress.end) as signals:
                     take_steps(trainer, signals)
-                return results.finish(trainer)
+                result = results.finish(trainer)
             except KeyboardInterrupt:
                 raise Interrupted(f"stopped while scoring the test images; finish with: {again}") from None
             except OSError as error:                                         # a full disk, for one
                 error.add_note(f"when that is mended, continue with: {again}")
                 raise
+    results.draw(trainer)                                # when the lanes have given their memory back, not on top of it
+    return result
 
 
 def take_steps(trainer, signals):

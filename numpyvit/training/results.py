@@ -1,4 +1,4 @@
-"""The end of a run: the test images are scored once, and weights, figures and curves are written."""
+"""The end of a run: the test images are scored once, weights and figures are written, and curves are drawn."""
 import json
 import time
 
@@ -44,8 +44,13 @@ def finish(trainer):
             f"with the {words}, after {clock(seconds)} of training in {run.path}")
     if data.notice:
         say(data.notice)
-    say(curves.draw_curves(run))
     return result
+
+
+def draw(trainer):
+    """Rank 0 draws the curves of the run."""
+    if trainer.world.rank == 0 and trainer.run.has_files:
+        trainer.progress.say(curves.draw_curves(trainer.run))
 
 
 def choose_weights(trainer):
