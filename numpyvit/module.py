@@ -94,7 +94,8 @@ class Model(FlatModule):
     def backward(self, dlogits, cache: ModelCache) -> np.ndarray:
         """Add into every parameter's .grad and return dimages (B, in_chans, H, W).   dlogits (B, K)
 
-        Raises UserError for gradients of another shape and for the cache of another model.
+        After for_training_steps() it returns None, and a cache serves once. Raises UserError for gradients of another
+        shape, and for a cache of another model or one that has served.
         """
         if not isinstance(cache, ModelCache) or cache.config != self.config:
             what = f"what forward of this {type(self).__name__} returned"
