@@ -49,9 +49,6 @@ def draw_uniform(rng, shape, bound):
     return rng.uniform(-bound, bound, shape)
 
 
-# --- layers
-
-
 class Linear(Module):
     """y = x · weightᵀ + bias.   x (..., in_features)   →   y (..., out_features)"""
 
@@ -197,6 +194,7 @@ class Conv(Module):
     """A convolution, initialised as torch does by default.   x (B, H, W, Cin)   →   y (B, Ho, Wo, C)"""
 
     needs_dx = True                              # False: backward returns None, see Model.for_training_steps
+    learns = True                                # False: it leaves out the gradients of weight and bias, too
 
     def __init__(self, C, in_chans, kernel, stride, padding, bias=True):
         fan_in = in_chans * kernel**2
@@ -205,9 +203,13 @@ class Conv(Module):
         self.stride, self.padding = stride, padding
 
     def forward(self, x):
-        return F.conv2d_forward(x, self.weight.data, self.bias.data if self.bias else None, self.stride, self.padding)
+        bias = self.bias.data if self.bias else None
+        y, cache = F.conv2d_forward(x, self.weight.data, bias, self.stride, self.padding)
+        return y, cache if self.learns or self.needs_dx else None
 
     def backward(self, dy, cache):
+        if cache is None:
+            return None
         dx, dweight, dbias = F.conv2d_backward(dy, cache, self.needs_dx)
         self.weight.grad += dweight
         if self.bias:

@@ -104,15 +104,16 @@ class Model(FlatModule):
             fail("cache", f"{what}, of {self.config}", f"that of a model of {cache.config}")
         return self.backward_pass(self.check_logits_gradient(dlogits, cache.batch), cache.parts)
 
-    def for_training_steps(self):
+    def for_training_steps(self, frozen=()):
         """Let backward do no more than a step of training needs. Returns self.
 
         It computes no gradient of the images and returns None; and it frees the caches of a training forward one after
-        the other, so that they serve once.
+        the other, so that they serve once.   frozen: names of parameters whose gradients may be left out as well
         """
-        self.caches_once = True
-        if self.reads_pixels is not None:
-            self.reads_pixels.needs_dx = False
+        self.caches_once, first = True, self.reads_pixels
+        if first is not None:
+            first.needs_dx = False
+            first.learns = any(f"{first.name}.{name}" not in frozen for name, _ in first.named_parameters())
         return self
 
     def __call__(self, images) -> np.ndarray:

@@ -136,6 +136,21 @@ def test_a_training_step_leaves_out_what_it_does_not_use(variant):
         replica.backward(dlogits, cache)
 
 
+@pytest.mark.parametrize("variant", WITH_STEMS)
+def test_frozen_first_filters_have_no_gradient_and_change_no_other(variant):
+    """A convolution leaves its gradients out where both weight and bias are frozen; plain patches have them all the same."""
+    model, rng, images = random_model(variant)
+    dlogits = rng.standard_normal((5, model.config.num_classes))
+    _, _, grad = step(model, images, dlogits, train=True, rng=3)
+    own = [name for name, _ in model.named_parameters() if name.startswith(model.reads_pixels.name + ".")]
+    spans = {name: slice(start, end) for name, _, start, end in model.layout()}
+    for frozen in (own, own[:-1], [*own, "head.weight"]):
+        left_out = own if set(own) <= set(frozen) and ("stem" in variant or "cvt" in variant) else []
+        got = step(model.replica().for_training_steps(frozen), images, dlogits, train=True, rng=3)[2]
+        assert all(np.array_equal(got[span], grad[span] * (name not in left_out)) for name, span in spans.items())
+        assert grad[spans[own[0]]].any()
+
+
 @pytest.mark.parametrize("folder", ["ops", "kernels"])
 @pytest.mark.parametrize("name, B, Cin, kernel", [("conv2d", 2, 3, 3), ("conv2d", 9, 40, 3), ("patch_embed", 2, 3, 2)])
 def test_without_dx_the_other_gradients_are_the_same(folder, name, B, Cin, kernel):

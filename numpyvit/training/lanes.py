@@ -36,16 +36,18 @@ class Lanes:
     micro_batch  images a lane takes at once, default_micro_batch(model) unless given; it decides the bits, too
     kind         order of the sum over shards, "tree" or "fold"; it decides the bits, too
     ranges       the Optimizer's, where there are several ranks
+    frozen       names of parameters whose gradients may be left out
     """
 
-    def __init__(self, model, threads=None, shards=4, micro_batch=None, label_smoothing=0.0, kind="tree", ranges=None):
+    def __init__(self, model, threads=None, shards=4, micro_batch=None, label_smoothing=0.0, kind="tree", ranges=None,
+                 frozen=()):
         self.model, self.label_smoothing = model, label_smoothing
         self.pool, self.micro_batch = Pool(threads), default_micro_batch(model) if micro_batch is None else micro_batch
         check_number("shards", shards, whole=True, least=1)
         check_number("micro_batch", self.micro_batch, whole=True, least=1)
         self.ranges = ranges or Ranges(ALONE, model.flat.size)
-        self.shards, self.kind, self.sum = shards, kind, None
-        self.replicas, self.inference = [model.replica(model.flat_grad).for_training_steps()], ForInference(model)
+        self.shards, self.kind, self.sum, self.frozen = shards, kind, None, frozen
+        self.replicas, self.inference = [self.replica(model.flat_grad)], ForInference(model)
 
     def __enter__(self):
         self.pool.__enter__()
@@ -75,9 +77,13 @@ class Lanes:
         if self.sum is None or self.sum.count != count:
             self.sum = ShardSum(self.ranges, count, self.kind, self.model.dtype)
         while len(self.replicas) < self.sum.end - self.sum.first:
-            self.replicas.append(self.model.replica().for_training_steps())
+            self.replicas.append(self.replica())
         bounds = np.linspace(0, batch_size, count + 1).astype(int)[self.sum.first:self.sum.end + 1]
         return list(zip(self.replicas, bounds[:-1], bounds[1:]))
+
+    def replica(self, flat_grad=None):
+        """The model with gradients of its own, for a shard."""
+        return self.model.replica(flat_grad).for_training_steps(self.frozen)
 
     def run_shard(self, replica, lo, hi, batch_size, load):
         """Rows lo to hi, a micro-batch at a time, into replica.flat_grad → [Outcome, …]"""

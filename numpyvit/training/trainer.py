@@ -51,7 +51,7 @@ class Trainer:
         shards = config.lanes.shards
         threads = min(threads or usable_cores(), -(-shards // world.size))
         self.lanes = Lanes(model, threads, shards, config.lanes.micro_batch, self.recipe.label_smoothing,
-                           config.lanes.sum, self.optimizer.ranges)
+                           config.lanes.sum, self.optimizer.ranges, self.optimizer.frozen)
         self.small_lanes = self.lanes_for(self.recipe.small_size) if self.recipe.small_size else None
         self.flops, self.small_flops = (lanes and training_flops(config.model.family, lanes.model.config)
                                         for lanes in (self.lanes, self.small_lanes))         # an image
@@ -62,7 +62,7 @@ class Trainer:
         if side > full:
             raise UserError(f"small_size: expected at most the {full} pixels of the data set's images, got {side}")
         small = Lanes(at_size(self.model, side), lanes.pool.threads, lanes.shards, lanes.micro_batch,
-                      lanes.label_smoothing, lanes.kind, lanes.ranges)
+                      lanes.label_smoothing, lanes.kind, lanes.ranges, lanes.frozen)
         small.pool = lanes.pool
         return small
 
