@@ -11,6 +11,7 @@ from numpyvit.models import FAMILIES, PRESETS
 from numpyvit.ops.optim import OPTIMIZERS
 from numpyvit.runs.recipe import Recipe, recipe_from_json
 from numpyvit.training import loop, reference
+from numpyvit.training.describe import small_images_left_out
 from numpyvit.training.recipe import LENGTHS, SETTINGS, recipe_for, table
 from numpyvit.training.trainer import Trainer
 from tiny import recipe, small_shapes
@@ -48,6 +49,16 @@ def test_what_is_given_wins():
     assert recipe_for().small_size == 24 and recipe_for(model_fields={"img_size": 16}).small_size == 0
     by_fields = recipe_for(model="vit", model_fields={"depth": 1})           # a family with fields is the family as they describe it
     assert by_fields.model == "vit" and by_fields.optimizer == Recipe.optimizer
+
+
+def test_small_images_that_are_left_out_are_named():
+    changed = dict(model_fields={"depth": 1})
+    assert small_images_left_out(recipe_for(**changed)) == (
+        "--set changes vit_mini_convpool_32, so the smaller images of its recipe are left out; --small-size 24 --small-share 0.6 "
+        "would use them")
+    for settings in ({}, dict(small_size=0), changed | dict(small_size=16), changed | dict(model="swin_mini_convpool_32"),
+                     changed | dict(model="vit")):
+        assert small_images_left_out(recipe_for(**settings)) == ""
 
 
 def test_help_shows_the_table(capsys):

@@ -1,4 +1,5 @@
 """What a run says about itself at its beginning."""
+from .recipe import SETTINGS
 
 
 def describe(trainer, resumed):
@@ -8,9 +9,20 @@ def describe(trainer, resumed):
                          f"training, {data.val:,} validation, {data.test:,} test images; "
                          f"{trainer.world.describe()}{trainer.lanes.pool.threads} threads")
     trainer.progress.say(how_it_trains(config.recipe))
+    if not resumed and small_images_left_out(config.recipe):
+        trainer.progress.say(small_images_left_out(config.recipe))
     start = f"continuing after step {trainer.run.position.step} of " if resumed else ""
     trainer.progress.say(f"{start}{config.plan.steps:,} steps of {config.recipe.batch_size} images, "
                          f"{config.plan.steps / per_epoch:.2f} epochs, in {trainer.run.path}")
+
+
+def small_images_left_out(recipe):
+    """A sentence where fields of the model are set, and so the smaller images of the preset's recipe are not used; or ''."""
+    usual = SETTINGS.get(recipe.model, {})
+    if not usual.get("small_size") or recipe.small_size or not recipe.model_fields:
+        return ""
+    return (f"--set changes {recipe.model}, so the smaller images of its recipe are left out; --small-size "
+            f"{usual['small_size']} --small-share {usual['small_share']:g} would use them")
 
 
 def how_it_trains(recipe):
