@@ -107,8 +107,9 @@ class Model(FlatModule):
     def for_training_steps(self, frozen=()):
         """Let backward do no more than a step of training needs. Returns self.
 
-        It computes no gradient of the images and returns None; and it frees the caches of a training forward one after
-        the other, so that they serve once.   frozen: names of parameters whose gradients may be left out as well
+        It computes no gradient of the images and returns None, where the family names the Conv that reads_pixels; and
+        it frees the caches of a training forward one after the other, so that they serve once.
+        frozen: names of parameters whose gradients may be left out as well
         """
         self.caches_once, first = True, self.reads_pixels
         if first is not None:

@@ -17,7 +17,7 @@ def describe(trainer, resumed):
 
 
 def small_images_left_out(recipe):
-    """A sentence where fields of the model are set, and so the smaller images of the preset's recipe are not used; or ''."""
+    """A sentence where fields of the model are set, so that the smaller images of its recipe are not used; or ''."""
     usual = SETTINGS.get(recipe.model, {})
     if not usual.get("small_size") or recipe.small_size or not recipe.model_fields:
         return ""
