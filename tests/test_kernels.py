@@ -108,6 +108,14 @@ def test_winograd_where_it_is_faster(H, W, channels, kernel, stride, tiled):
 
 
 @pytest.mark.skipif(F.REFERENCE, reason="no kernels are bound")
+@pytest.mark.parametrize("H, W, padding", [(6, 8, 0), (8, 6, 0), (4, 5, 1), (5, 4, 1)])
+def test_winograd_tiles_fit_the_map_of_outputs(H, W, padding):
+    """The size of the tiles is chosen for the rows and columns of y; for some more or fewer of them it would be another one."""
+    arrays, others, _ = wide_conv(np.random.default_rng(0), 32, H, W, padding)
+    assert F.conv2d_forward(**arrays, **others)[1][0].filters.m == winograd.tile_size(32, H + 2 * padding - 2, W + 2 * padding - 2) == 2
+
+
+@pytest.mark.skipif(F.REFERENCE, reason="no kernels are bound")
 @pytest.mark.parametrize("H, C, m", [(4, 256, 2), (6, 192, 3), (8, 128, 4), (16, 64, 4)])
 def test_winograd_in_float32(H, C, m, figures):
     """At the widths of the presets. Tiles of 3×3 and 4×4 outputs may have twice the error that other kernels may have."""
