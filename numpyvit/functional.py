@@ -41,7 +41,7 @@ if not REFERENCE:                       # how much longer a training step takes 
     from .kernels.layer_norm import layer_norm_backward, layer_norm_forward  # one pass a row: 22 %
     from .kernels.linear import linear_backward, linear_forward          # bias in place, its gradient in one pass: 12 %
     from .kernels.max_pool import max_pool_backward, max_pool_forward    # one pass: 11 % of the default net
-    from .kernels.muon import muon_step                                  # small products for large ones: 3 %
+    from .kernels.muon import muon_step                                  # small products for large ones: 96 ms for 120
     from .kernels.optim import adamw_step, average_step, square_sums     # one pass over seven vectors, not a dozen: 2 %
     from .kernels.residual import residual                                   # no new array for a sum: 2 %
     from .kernels.window_attention import (window_attention_backward,        # copies that add and sum: 8 % of a Swin

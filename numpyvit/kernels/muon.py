@@ -1,8 +1,8 @@
-"""Muon's step with fewer products: where a matrix is much wider than high, its Newton–Schulz steps need g = x·xᵀ alone.
+"""Muon's step with fewer large products, for matrices that are much wider than high.
 
-All polynomials in g commute. With p = A + B·g + C·g², a step is x ← p·x, and the next g is p·g·p. So x itself is
-multiplied once for SEGMENT steps, by the product of their p, and everything between is a product of small matrices.
-More steps in one go would round more: the product of the p has numbers up to 3.4 to the power of their count.
+A Newton–Schulz step is x ← p·x with p = A + B·g + C·g² and g = x·xᵀ. Since p is symmetric, the next g is p·g·p, which
+needs no product with x. So x is multiplied once for SEGMENT steps, by the product of their matrices p, and all other
+products are of small matrices. More steps at once would round more: every further p multiplies numbers by up to 3.4.
 """
 import math
 
@@ -25,7 +25,7 @@ def muon_step(data, grad, m, update, momentum, ns_steps=5):
 
 
 def orthogonal(x, steps=5, eps=1e-7):
-    """orthogonal of ops/muon.py"""
+    """orthogonal of ops/muon.py, up to rounding.   x (rows, columns)   →   the same shape"""
     if x.shape[0] > x.shape[1]:
         return orthogonal(np.ascontiguousarray(x.T), steps, eps).T
     if x.shape[1] < WIDE * x.shape[0]:
@@ -37,7 +37,7 @@ def orthogonal(x, steps=5, eps=1e-7):
 
 
 def segment(g, steps):
-    """The product of the p of so many steps.   g (rows, rows)   →   the same shape"""
+    """The product of the matrices p of so many steps.   g (rows, rows) of the first   →   the same shape"""
     product = p = None
     for _ in range(steps):
         g = g if p is None else p @ g @ p                                    # (p·x)·(p·x)ᵀ: p is symmetric

@@ -140,7 +140,7 @@ def run_to_the_end(trainer, checkpoint=None):
             except OSError as error:                                         # a full disk, for one
                 error.add_note(f"when that is mended, continue with: {again}")
                 raise
-    results.draw(trainer)                                # when the lanes have given their memory back, not on top of it
+    results.draw(trainer)                                # after the lanes: Matplotlib can use the memory they freed
     return result
 
 
