@@ -115,10 +115,13 @@ def test_names_of_nobody(tmp_path):
 STEM = {"stem_widths": (4, 6)}
 
 
-@pytest.mark.parametrize("family, strides", [("swin", (2, 1)), ("cvt", (1, 1))])
-def test_bare_tensors_of_a_stem_need_a_model(tmp_path, family, strides):
+LONG = {"stem_widths": (4,) * 7, "depth": 1}                                 # more tensors than all other layers
+
+
+@pytest.mark.parametrize("family, fields", [("swin", STEM | {"stem_strides": (2, 1)}), ("cvt", STEM | {"stem_strides": (1, 1)}),
+                                            ("vit", LONG | {"stem_strides": (2, 2, 1, 1, 1, 1, 1)})])
+def test_bare_tensors_of_a_stem_need_a_model(tmp_path, family, fields):
     """Its strides and max-pooling are in no shape: load_model says so, load_weights fills a model that is there."""
-    fields = STEM | {"stem_strides": strides}
     model, other = (model_of(family, seed=seed, **fields) for seed in (1, 2))
     safetensors.numpy.save_file(model.state_dict(), tmp_path / "bare.safetensors")
     with pytest.raises(UserError, match="shapes do not tell the strides .*load_weights"):

@@ -1,5 +1,6 @@
 """Which library's names a file has, and the file's tensors under the names here."""
 import math
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ TITLES = {"timm": "timm", "google": "Google", "big_vision": "big_vision", "huggi
 FAMILY_TITLES = {name: family.model.__name__ for name, family in FAMILIES.items()}
 FLAX_PREFIXES = ("opt/target/", "params/img/", "params/")
 SWIN_BUFFERS = ("relative_position_index", "attn_mask")
+STEM = re.compile(r"(patch_embed\.)?stem\.\d+\.")                           # names of this library alone
 
 
 class Recognised(NamedTuple):
@@ -35,7 +37,7 @@ def recognise(tensors):
     wrong.
     """
     tensors = unstack_blocks(remove_flax_prefix(tensors))
-    names = [name for name in tensors if not name.endswith(SWIN_BUFFERS)]
+    names = [name for name in tensors if not name.endswith(SWIN_BUFFERS) and not STEM.match(name)]
     matches = {key: count_matches(rows, names) for key, rows in TABLES.items()}
     format, family = max(matches, key=matches.get)
     if matches[format, family] <= len(names) / 2:
