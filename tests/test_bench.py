@@ -3,13 +3,17 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 import numpyvit
+import torch_models
 from bench import gains, machine, models, ops, profile, race, scaling, threads, train_step, worker
 from numpyvit import functional as F
 from numpyvit.inspection import flops
 from numpyvit.models import model_config
+from numpyvit.training.optim import hidden_matrices
 
+TORCH_BUILD = torch_models.build
 VIT = "vit:img_size=8:patch_size=4:embed_dim=8:depth=1:num_heads=2:num_classes=10"
 SWIN = "swin:img_size=8:patch_size=2:embed_dim=8:depths=(2,):num_heads=(2,):window_size=2:num_classes=10"
 ONE = ["--rounds", "1", "--steps", "1", "--batch", "4", "--threads", "1"]
@@ -117,6 +121,28 @@ def test_batches_are_what_the_models_take():
         family, fields = models.configuration(name, img_size=(32, 32))
         images, labels = worker.batch_of(np, fields, 2)
         assert numpyvit.create_model(family, **fields).forward(images)[0].shape == (2, fields["num_classes"]) and len(labels) == 2
+
+
+@pytest.mark.parametrize("name", [VIT, SWIN, "cvt_128", "vit_mini_convpool_32", "swin_mini_convpool_32", "cvt_mini_convpool_32"])
+def test_both_muons_take_the_same_parameters(name):
+    family, fields = models.configuration(name)
+    twin = torch_models.build(family, **fields)
+    assert worker.hidden_parameters(twin).keys() == hidden_matrices(numpyvit.create_model(family, **fields))
+
+
+def test_torchs_muon_changes_the_kernels_of_convolutions(monkeypatch):
+    built = []
+    monkeypatch.setattr(torch_models, "build", lambda *args, **fields: built.append(TORCH_BUILD(*args, **fields)) or built[0])
+    family, fields = models.configuration("vit_nano_conv_32")
+    step = worker.torch_step(family, fields, 2, 1, optimizer="muon")
+    before = {name: p.detach().clone() for name, p in built[0].named_parameters()}
+    step()
+    same = [name for name, p in built[0].named_parameters() if torch.equal(p, before[name])]
+    kernels = [name for name, p in built[0].named_parameters() if p.ndim == 4]
+    assert same == [] and len(kernels) == 6
+    moved = dict(built[0].named_parameters())[kernels[1]].detach() - before[kernels[1]]
+    values = torch.linalg.svdvals(moved.flatten(1))
+    assert values[-1] > values[0] / 4                                        # all directions alike: a step of Muon's
 
 
 def test_the_machine_is_named(tmp_path):

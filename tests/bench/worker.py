@@ -70,7 +70,7 @@ def whole_step(model, batch, threads, settings):
 
 
 def torch_step(family, fields, batch, threads, inference=False, compiled=False, optimizer="adamw", whole=False):
-    """optimizer "muon": torch's own, of matrices alone, and so without the convolutions that ours takes, too.
+    """optimizer "muon": torch's own, of the same parameters as ours.
 
     whole: with images of uint8, moved, mirrored and normalised.
     """
@@ -84,12 +84,13 @@ def torch_step(family, fields, batch, threads, inference=False, compiled=False, 
     forward = torch.compile(model) if compiled else model
     if inference:
         return torch.inference_mode()(lambda: forward(images))
-    hidden = {name for name, p in model.named_parameters() if p.ndim == 2 and "head" not in name and "table" not in name}
-    matrices = [p for name, p in model.named_parameters() if optimizer == "muon" and name in hidden]
-    rest = [p for name, p in model.named_parameters() if optimizer != "muon" or name not in hidden]
+    hidden = hidden_parameters(model) if optimizer == "muon" else {}
+    rest = [p for name, p in model.named_parameters() if name not in hidden]
     optimizers = [torch.optim.AdamW(rest, lr=1e-4, weight_decay=0.05, fused=True)]
+    matrices = {name: torch.nn.Parameter(p.data.flatten(1)) for name, p in hidden.items()}           # in the same memory
     if matrices:
-        optimizers.append(torch.optim.Muon(matrices, lr=1e-4, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"))
+        muon = torch.optim.Muon(matrices.values(), lr=1e-4, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
+        optimizers.append(muon)
     pixels, _ = pixels_of(np, fields, 4 * batch) if whole else (None, None)
     starts = itertools.cycle(range(0, 4 * batch, batch))
 
@@ -98,14 +99,24 @@ def torch_step(family, fields, batch, threads, inference=False, compiled=False, 
         if whole:
             start = next(starts)
             of_step = augmented(torch, torch.from_numpy(pixels[start:start + batch]))
-        for part in optimizers:
-            part.zero_grad()
+        model.zero_grad()
         torch.nn.functional.cross_entropy(forward(of_step), labels).backward()
+        for name, matrix in matrices.items():
+            matrix.grad = hidden[name].grad.flatten(1)
         if whole:
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for part in optimizers:
             part.step()
     return train
+
+
+def hidden_parameters(model):
+    """{name: parameter} of what Muon takes: weight matrices and kernels of convolutions between hidden layers, see
+    numpyvit.training.optim.hidden_matrices. torch's Muon wants matrices: a kernel (out, in, kh, kw) is one (out, in·kh·kw).
+    """
+    weights = {name: p for name, p in model.named_parameters() if p.ndim in (2, 4) and "table" not in name}
+    pixels = next(name for name, p in weights.items() if p.ndim == 4)        # the first convolution
+    return {name: p for name, p in weights.items() if name != pixels and not name.startswith("head.") and p.shape[1] > 1}
 
 
 def augmented(torch, pixels):
