@@ -7,8 +7,9 @@ import torch
 
 import numpyvit
 import torch_models
-from bench import gains, machine, models, ops, profile, race, scaling, threads, train_step, worker
+from bench import gains, machine, models, ops, profile, race, run_cost, scaling, threads, train_step, worker
 from numpyvit import functional as F
+from numpyvit.errors import UserError
 from numpyvit.inspection import flops
 from numpyvit.models import model_config
 from numpyvit.training.optim import hidden_matrices
@@ -60,6 +61,18 @@ def test_threads_and_scaling(tmp_path):
     assert {name: [p["img_size"] for p in points] for name, points in curves.items()} == {SWIN: [8, 16], VIT: [8, 16]}
     for point in curves[SWIN] + curves[VIT]:
         assert point["ns_per_pixel"]["median"] == pytest.approx(point["seconds"]["median"] * 1e9 / (4 * point["img_size"]**2))
+
+
+def test_run_cost(tmp_path):
+    (point,) = run(run_cost, tmp_path, "--models", STEM, *ONE)["points"]
+    bare, whole = (point["images_per_second"][who]["median"] for who in ("bare", "run"))
+    assert point["ratio"]["median"] == pytest.approx(bare / whole) and 0 < point["checkpoint_share"] < 1
+
+
+def test_a_run_that_fails_is_told():
+    family, fields = models.configuration(VIT)
+    with pytest.raises(UserError, match="batch_size"):
+        worker.run_step(family, fields, 0, 1)()
 
 
 def test_gains(tmp_path):

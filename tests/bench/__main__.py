@@ -5,7 +5,7 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parents[1]
 sys.path[:1] = [str(TESTS), str(TESTS.parent)]       # bench and the modules beside it; numpyvit, installed or not
 
-TOOLS = ("train_step", "ops", "threads", "scaling", "gains", "cold_start", "profile", "ranks", "worker")
+TOOLS = ("train_step", "ops", "threads", "run_cost", "scaling", "gains", "cold_start", "profile", "ranks", "worker")
 
 if __name__ == "__main__":
     named = len(sys.argv) > 1 and sys.argv[1] in TOOLS

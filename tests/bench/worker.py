@@ -54,19 +54,55 @@ def whole_step(model, batch, threads, settings):
 
     import numpy as np
 
-    from numpyvit.data.dataset import Dataset, ImageSet
     from numpyvit.runs.folder import FollowedRun
     from numpyvit.training import prepare
     from numpyvit.training.recipe import recipe_for
     from numpyvit.training.trainer import Trainer
-    classes = tuple(str(k) for k in range(model.config.num_classes))
-    images = ImageSet(*pixels_of(np, dataclasses.asdict(model.config), 4 * batch))
-    dataset = Dataset("cifar10", classes, images, images, "random")
+    dataset = random_dataset(np, dataclasses.asdict(model.config), 4 * batch)
     recipe = recipe_for(data="cifar10", batch_size=batch, steps=1000, val=0, model_fields=dataclasses.asdict(model.config), **settings)
     trainer = Trainer(FollowedRun(), prepare.new_config(recipe, dataset, model), dataset, model, threads)
     trainer.lanes.__enter__()
     steps = itertools.count()
     return lambda: trainer.update(next(steps), 1e-4)
+
+
+def run_step(family, fields, batch, threads, shards=4, micro_batch=None, optimizer="adamw"):
+    """A step of `numpyvit.fit` with a folder, of random pixels: augmented images, the step, its line of metrics, progress.
+
+    The run is a thread whose callback waits for the next call. Its checkpoints, one a minute, fall into the calls, too.
+    """
+    import tempfile
+    import threading
+
+    import numpy as np
+    from rich.console import Console
+
+    import numpyvit
+    model, dataset = numpyvit.create_model(family, **fields), random_dataset(np, fields, 4 * batch)
+    asked, taken, troubles = threading.Semaphore(0), threading.Semaphore(0), []
+
+    def after_a_step(entry):
+        taken.release()
+        asked.acquire()
+
+    def run():
+        asked.acquire()
+        try:
+            with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:
+                numpyvit.fit(model, dataset, out=f"{folder}/run", threads=threads, callback=after_a_step, console=Console(file=nowhere),
+                             batch_size=batch, optimizer=optimizer, shards=shards, micro_batch=micro_batch, steps=10**6, val=0)
+        except BaseException as e:                                           # raised in the caller's thread instead
+            troubles.append(e)
+            taken.release()
+
+    threading.Thread(target=run, daemon=True).start()
+
+    def step():
+        asked.release()
+        taken.acquire()
+        if troubles:
+            raise troubles[0]
+    return step
 
 
 def torch_step(family, fields, batch, threads, inference=False, compiled=False, optimizer="adamw", whole=False):
@@ -151,7 +187,7 @@ def torch_product(threads, size=2048):
     return lambda: torch.mm(a, b, out=out)
 
 
-COMPETITORS = {"numpyvit": numpyvit_step, "torch": torch_step, "numpy_product": numpy_product, "torch_product": torch_product}
+COMPETITORS = {"numpyvit": numpyvit_step, "run": run_step, "torch": torch_step, "numpy_product": numpy_product, "torch_product": torch_product}
 
 
 def batch_of(np, fields, batch):
@@ -166,6 +202,13 @@ def pixels_of(np, fields, count):
     """images (count, in_chans, H, W) uint8, labels (count,)"""
     images, labels = batch_of(np, fields, count)
     return (images * 40 + 128).clip(0, 255).astype(np.uint8), labels
+
+
+def random_dataset(np, fields, count):
+    """A Dataset of so many images of random pixels, with CIFAR-10's name."""
+    from numpyvit.data.dataset import Dataset, ImageSet
+    images = ImageSet(*pixels_of(np, fields, count))
+    return Dataset("cifar10", tuple(map(str, range(fields["num_classes"]))), images, images, "random")
 
 
 def peak_mb():
