@@ -20,9 +20,9 @@ from tiny import recipe, small_shapes
 def test_every_row_names_a_preset_of_its_family():
     assert LENGTHS.keys() == FAMILIES.keys()
     for family, rows in LENGTHS.items():
-        limits = [limit for limit, _ in rows]
+        limits = [limit for limit, *_ in rows]
         assert limits == sorted(limits) and limits[-1] == float("inf")
-        assert all(PRESETS[preset][0] == family and preset in SETTINGS for _, preset in rows)
+        assert all(PRESETS[preset][0] == family and preset in SETTINGS for _, preset, _ in rows)
     for preset, settings in SETTINGS.items():
         made = recipe_for(model=preset)
         assert preset in PRESETS and {name: getattr(made, name) for name in settings} == settings
@@ -37,8 +37,18 @@ def test_naming_the_default_model_changes_nothing():
 @pytest.mark.parametrize("minutes", [5.0, 30.0, 60.0])
 def test_the_length_chooses_the_net(family, minutes):
     made = recipe_for(model=family, minutes=minutes)
-    assert made.model == next(preset for limit, preset in LENGTHS[family] if minutes <= limit)
+    _, preset, more = next(row for row in LENGTHS[family] if minutes <= row[0])
+    assert made.model == preset and made == recipe_for(model=preset, minutes=minutes)
+    assert all(getattr(made, name) == value for name, value in (SETTINGS[preset] | more).items())
     assert made.optimizer == "muon" and made.momentum == OPTIMIZERS["muon"][0].settings["momentum"] and made.minutes == minutes
+
+
+def test_an_hour_has_settings_of_its_own():
+    """In minutes alone: a length in steps says nothing of how long the run takes."""
+    short, long = recipe_for(minutes=45.0), recipe_for(minutes=45.1)
+    assert (short.cutout, short.weight_decay) == (0, 0.4) and (long.cutout, long.weight_decay) == (8, 0.35)
+    assert recipe_for(minutes=60.0, cutout=0).cutout == 0 and recipe_for(steps=10**6).cutout == 0
+    assert recipe_for(model="vit", model_fields={"depth": 1}, minutes=60.0).cutout == 0
 
 
 def test_what_is_given_wins():
@@ -67,7 +77,7 @@ def test_help_shows_the_table(capsys):
     shown = capsys.readouterr().out
     assert all(line.strip() in shown for line in table())
     for rows in LENGTHS.values():
-        assert all(preset in shown for _, preset in rows)
+        assert all(preset in shown for _, preset, _ in rows)
     assert options.TTA == tuple(VIEWS)
 
 
@@ -122,8 +132,17 @@ def test_the_reference_at_the_same_place(monkeypatch):
     assert reference.reference_accuracy(recipe_for(model="cvt", steps=100), "cifar10", 60, 100) is None
 
 
+def test_the_reference_of_an_hour(monkeypatch):
+    monkeypatch.setattr(reference, "CURVES", {Recipe.model: {100: ((20, 0.4), (100, 0.8))}})
+    monkeypatch.setattr(reference, "LONG_CURVES", {Recipe.model: {100: ((20, 0.6), (100, 0.9))}})
+    for of_an_hour in (recipe_for(minutes=60.0), recipe_for(steps=100, cutout=8, weight_decay=0.35)):
+        assert reference.reference_accuracy(of_an_hour, "cifar10", 100, 100) == 0.9
+    assert reference.reference_accuracy(recipe_for(steps=100), "cifar10", 100, 100) == 0.8
+    assert reference.reference_accuracy(recipe_for(steps=100, cutout=8), "cifar10", 100, 100) is None
+
+
 def test_curves_are_of_presets_and_rise():
-    for preset, curves in reference.CURVES.items():
+    for preset, curves in (*reference.CURVES.items(), *reference.LONG_CURVES.items()):
         assert preset in SETTINGS
         for steps, points in curves.items():
             assert [step for step, _ in points] == sorted({step for step, _ in points}) and points[-1][0] == steps

@@ -12,11 +12,12 @@ from ..runs.recipe import Recipe
 MINUTES = 30.0                                                               # of a run whose length is not given
 SHAPES = {"model": "vit_pico_patch4_32", "batch_size": 32, "lr": 2e-3}       # the built-in set is learnt in a minute
 
-# {family: ((up to so many minutes, the preset), …)}
+# {family: ((up to so many minutes, the preset, what is different then from the preset's SETTINGS), …)}
 LENGTHS = {
-    "vit": ((math.inf, "vit_mini_convpool_32"),),
-    "cvt": ((math.inf, "cvt_mini_convpool_32"),),
-    "swin": ((math.inf, "swin_mini_convpool_32"),),
+    "vit": ((45.0, "vit_mini_convpool_32", {}),
+            (math.inf, "vit_mini_convpool_32", {"weight_decay": 0.35, "cutout": 8})),
+    "cvt": ((math.inf, "cvt_mini_convpool_32", {}),),
+    "swin": ((math.inf, "swin_mini_convpool_32", {}),),
 }
 MUON = {"optimizer": "muon", "lr": 3e-3, "lr_rest": 0.5}
 MUON_STEM = MUON | {"lr": 8.5e-3, "lr_rest": 0.25, "batch_size": 128, "weight_decay": 0.15,
@@ -44,8 +45,9 @@ def recipe_for(family="vit", fine_tune="adamw", **given):
     """The recipe with all that the user gave; given: names of settings → values.   family: unless a model is given
     fine_tune: a name in FINE_TUNE, whose settings a run has that begins with weights (init).
 
-    A family's name alone stands for the preset that the run's length chooses; a preset has the same settings when it is
-    named. A family's name with model_fields is the family as these describe it. Raises UserError.
+    A family's name alone stands for the preset that the run's length in minutes chooses, 30 for a length in steps or
+    epochs; a preset has the same settings when it is named. A family's name with model_fields is the family as these
+    describe it. Raises UserError.
     """
     given = dict(given)
     if given.get("data", "").startswith("folder:"):
@@ -60,9 +62,10 @@ def recipe_for(family="vit", fine_tune="adamw", **given):
     elif given.get("init"):
         settings = FINE_TUNE[fine_tune]
     else:
+        minutes = given.get("minutes") or MINUTES
         if not (given.get("model") in LENGTHS and given.get("model_fields")):
-            given["model"] = preset_for(given.get("model", family), given.get("minutes") or MINUTES)
-        settings = SETTINGS.get(given["model"], {})
+            given["model"] = preset_for(given.get("model", family), minutes)
+        settings = settings_for(given["model"], minutes)
         if given.get("model_fields"):                                        # another net may not fit other sizes
             settings = {name: value for name, value in settings.items() if name not in SMALL_FIRST}
     kind = given.get("optimizer", settings.get("optimizer", Recipe.optimizer))
@@ -74,15 +77,21 @@ def recipe_for(family="vit", fine_tune="adamw", **given):
 
 def preset_for(model, minutes):
     """The preset that a family trains in so many minutes; a preset's name is returned as it is."""
-    return next(preset for limit, preset in LENGTHS[model] if minutes <= limit) if model in LENGTHS else model
+    return next(preset for limit, preset, _ in LENGTHS[model] if minutes <= limit) if model in LENGTHS else model
+
+
+def settings_for(preset, minutes):
+    """{setting: value} of a preset in a run of so many minutes; {} for a preset without a row in SETTINGS."""
+    rows = [row for rows in LENGTHS.values() for row in rows if row[1] == preset and minutes <= row[0]]
+    return SETTINGS.get(preset, {}) | (rows[0][2] if rows else {})
 
 
 def table():
     """The tables as lines of text: what train --help shows."""
     lines = []
     for family, rows in LENGTHS.items():
-        for limit, preset in rows:
+        for limit, preset, _ in rows:
             length = "any length" if len(rows) == 1 else f"up to {limit:g} min" if limit < math.inf else "longer"
-            settings = ", ".join(f"{name} {value}" for name, value in SETTINGS[preset].items())
+            settings = ", ".join(f"{name} {value}" for name, value in settings_for(preset, limit).items())
             lines.append(f"{family:5} {length:13} {preset:28} {settings}")
     return lines

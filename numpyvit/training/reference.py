@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from .recipe import recipe_for
+from .recipe import MINUTES, recipe_for
 
 # {preset: {steps of the run: ((step, accuracy of the validation images), …)}}
 CURVES = {
@@ -38,6 +38,14 @@ CURVES = {
                (6669, 0.8624), (7000, 0.8710)),
     },
 }
+LONG = 60.0                                                                  # minutes of the runs of LONG_CURVES
+LONG_CURVES = {
+    "vit_mini_convpool_32": {
+        5000: ((175, 0.6402), (350, 0.6550), (700, 0.7040), (1050, 0.7104), (1400, 0.7388), (1750, 0.7572),
+               (2100, 0.7368), (2450, 0.7460), (2800, 0.7638), (2975, 0.7766), (3150, 0.8182), (3500, 0.8358),
+               (3850, 0.8522), (4200, 0.8598), (4550, 0.8698), (4725, 0.8796), (4900, 0.8810), (5000, 0.8876)),
+    },
+}
 OWN = ("seed", "data", "data_dir", "minutes", "epochs", "steps", "test", "shards", "micro_batch")  # not of a recipe
 
 
@@ -45,10 +53,11 @@ def reference_accuracy(recipe, data, step, steps):
     """The accuracy that the reference run had after the same share of its steps; None where there is none to show.
 
     recipe, data: the run's Recipe and the name of its data set   step: of steps, where the run is
-    The reference run is that of the preset whose number of steps is nearest in proportion; other settings have none.
+    The reference run is that of the preset whose number of steps is nearest in proportion; settings that no row of the
+    table of recipes gives have none.
     """
-    curves = CURVES.get(recipe.model, {})
-    if not curves or data != "cifar10" or settings(recipe) != settings(recipe_for(model=recipe.model)):
+    curves = curves_of(recipe)
+    if not curves or data != "cifar10":
         return None
     nearest = min(curves, key=lambda length: max(length / steps, steps / length))
     if max(nearest / steps, steps / nearest) > 2:
@@ -56,6 +65,14 @@ def reference_accuracy(recipe, data, step, steps):
     places, accuracies = zip(*curves[nearest])
     place = step / steps * nearest
     return float(np.interp(place, places, accuracies)) if place >= places[0] else None
+
+
+def curves_of(recipe):
+    """{steps of the run: its curve} of the runs of this preset with these settings, {} where there are none."""
+    for curves, minutes in ((CURVES, MINUTES), (LONG_CURVES, LONG)):
+        if recipe.model in curves and settings(recipe) == settings(recipe_for(model=recipe.model, minutes=minutes)):
+            return curves[recipe.model]
+    return {}
 
 
 def settings(recipe):
