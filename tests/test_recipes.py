@@ -11,7 +11,7 @@ from numpyvit.models import FAMILIES, PRESETS
 from numpyvit.ops.optim import OPTIMIZERS
 from numpyvit.runs.recipe import Recipe, recipe_from_json
 from numpyvit.training import loop, reference
-from numpyvit.training.describe import small_images_left_out
+from numpyvit.training.describe import how_it_trains, small_images_left_out
 from numpyvit.training.recipe import LENGTHS, SETTINGS, recipe_for, table
 from numpyvit.training.trainer import Trainer
 from tiny import recipe, small_shapes
@@ -47,6 +47,8 @@ def test_an_hour_has_settings_of_its_own():
     """In minutes alone: a length in steps says nothing of how long the run takes."""
     short, long = recipe_for(minutes=45.0), recipe_for(minutes=45.1)
     assert (short.cutout, short.weight_decay) == (0, 0.4) and (long.cutout, long.weight_decay) == (8, 0.35)
+    assert "; cutout of 8 × 8 pixels; " in how_it_trains(long)
+    assert "cutout" not in how_it_trains(short)
     assert recipe_for(minutes=60.0, cutout=0).cutout == 0 and recipe_for(steps=10**6).cutout == 0
     assert recipe_for(model="vit", model_fields={"depth": 1}, minutes=60.0).cutout == 0
 

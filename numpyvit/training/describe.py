@@ -31,6 +31,8 @@ def how_it_trains(recipe):
     more = ""
     if recipe.small_size:
         more = f"; {recipe.small_size} × {recipe.small_size} pixels in the first {recipe.small_share:.0%} of the steps"
+    if recipe.cutout:
+        more += f"; cutout of {recipe.cutout} × {recipe.cutout} pixels"
     if recipe.first_filters == "whitened":
         more += "; the first filters are components of the training images and do not learn"
     return (f"optimizer {recipe.optimizer}, peak learning rate {recipe.lr:g}{rest}, schedule {recipe.schedule}, "
