@@ -12,7 +12,7 @@ from ..runs.recipe import Recipe
 MINUTES = 30.0                                                               # of a run whose length is not given
 SHAPES = {"model": "vit_pico_patch4_32", "batch_size": 32, "lr": 2e-3}       # the built-in set is learnt in a minute
 
-# {family: ((up to so many minutes, the preset, what is different then from the preset's SETTINGS), …)}
+# {family: ((up to so many minutes, the preset, its settings that are then not those of SETTINGS), …)}
 LENGTHS = {
     "vit": ((45.0, "vit_mini_convpool_32", {}),
             (math.inf, "vit_mini_convpool_32", {"weight_decay": 0.35, "cutout": 8})),
@@ -82,8 +82,9 @@ def preset_for(model, minutes):
 
 def settings_for(preset, minutes):
     """{setting: value} of a preset in a run of so many minutes; {} for a preset without a row in SETTINGS."""
-    rows = [row for rows in LENGTHS.values() for row in rows if row[1] == preset and minutes <= row[0]]
-    return SETTINGS.get(preset, {}) | (rows[0][2] if rows else {})
+    rows = (row for rows in LENGTHS.values() for row in rows)
+    own = next((own for limit, name, own in rows if name == preset and minutes <= limit), {})
+    return SETTINGS.get(preset, {}) | own
 
 
 def table():

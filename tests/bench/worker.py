@@ -125,8 +125,7 @@ def torch_step(family, fields, batch, threads, inference=False, compiled=False, 
     optimizers = [torch.optim.AdamW(rest, lr=1e-4, weight_decay=0.05, fused=True)]
     matrices = {name: torch.nn.Parameter(p.data.flatten(1)) for name, p in hidden.items()}           # in the same memory
     if matrices:
-        muon = torch.optim.Muon(matrices.values(), lr=1e-4, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
-        optimizers.append(muon)
+        optimizers.append(torch.optim.Muon(matrices.values(), lr=1e-4, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"))
     pixels, _ = pixels_of(np, fields, 4 * batch) if whole else (None, None)
     starts = itertools.cycle(range(0, 4 * batch, batch))
 
