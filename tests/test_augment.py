@@ -1,4 +1,5 @@
 """Augmentation: pure in (seed, epoch, index), equal to its definition, and of the stated distribution."""
+import dataclasses
 import os
 import subprocess
 import sys
@@ -286,3 +287,50 @@ def test_importing_the_package_compiles_and_reads_nothing():
         assert result.stdout == before.stdout
     else:
         assert result.stdout.strip() == "[]"
+
+
+def test_windows_lie_inside_and_every_side_and_place_is_as_likely():
+    n = 40000
+    top, left, side = augment_page.draw_windows(np.arange(n), 3, 5, 24, 32).T
+    for least, most, found in ((24, 32, side), (0, 8, top[side == 24]), (0, 8, left[side == 24]), (0, 2, top[side == 30])):
+        counts = np.bincount(found, minlength=most + 1)
+        assert not counts[:least].any() and len(counts) == most + 1
+        mean = len(found) / (most - least + 1)
+        np.testing.assert_allclose(counts[least:], mean, atol=5 * np.sqrt(mean))
+    assert (top + side).max() == (left + side).max() == 32 and abs(np.corrcoef(top[side == 24], left[side == 24])[0, 1]) < 0.06
+
+
+def test_windows_depend_on_seed_epoch_and_image_alone():
+    windows = augment_page.draw_windows(np.arange(40), 3, 5, 6, 12)
+    np.testing.assert_array_equal(augment_page.draw_windows(np.arange(40)[::-1], 3, 5, 6, 12), windows[::-1])
+    for other in ((4, 5), (3, 6)):
+        assert (augment_page.draw_windows(np.arange(40), *other, 6, 12) != windows).any(axis=1).sum() > 20
+    np.testing.assert_array_equal(augment_page.draw_windows(np.arange(3), 3, 5, 12, 12), [[0, 0, 12]] * 3)
+
+
+def test_smaller_images_are_mixed_after_they_were_resized():
+    """A box of cutmix has whole pixels of the smaller image, so that the target is the share of its pixels."""
+    data = images_of(height=12)
+    for augment in (Augment(cutmix=1.0, side=8), Augment(cutmix=1.0, side=8, window=6), Augment(mixup=0.4, side=8, window=9)):
+        images, targets = batch(np.arange(40), augment, data=data)
+        partner = augment_page.draw_partners(np.arange(40), 3, 5, 40)
+        alone = dataclasses.replace(augment, cutmix=0.0, mixup=0.0)
+        own, other = batch(np.arange(40), alone, data=data)[0], batch(partner, alone, data=data)[0]
+        assert images.shape == (40, 3, 8, 8)
+        different = data.labels != data.labels[partner]
+        share = targets[np.arange(40), data.labels][:, None, None, None]
+        if augment.cutmix:
+            from_own = (images == own).all(axis=1)
+            assert (from_own | (images == other).all(axis=1)).all()
+            np.testing.assert_allclose(from_own.mean(axis=(1, 2))[different], share[different].ravel(), atol=1e-6)
+        else:
+            np.testing.assert_allclose(images[different], (share * own + (1 - share) * other)[different], atol=1e-5)
+
+
+@pytest.mark.parametrize("augment, message", [(Augment(side=8), "small_size: expected square images, got 9 × 12 pixels"),
+                                              (Augment(side=13), "small_size: expected at most the 12 pixels"),
+                                              (Augment(side=8, window=13), "small_window: expected at most the 12 pixels")])
+def test_sizes_that_do_not_fit_are_named(augment, message):
+    data = DATA if "square" in message else images_of(height=12)
+    with pytest.raises(UserError, match=message):
+        batch(np.arange(4), augment, data=data)

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 import numpyvit
+from numpyvit.data.augment import draw_windows
+from numpyvit.data.resize import resize_windows, shrink
 from numpyvit.errors import Interrupted, UserError
 from numpyvit.inspection.flops import training_flops
 from numpyvit.models import model_config
@@ -52,7 +54,7 @@ def test_tables_for_one_size_are_refused(family, table):
 def test_threads_and_interruptions_leave_no_trace(name, tmp_path, monkeypatch):
     """Interrupted in the part on small images, at its end and after it."""
     small_shapes(monkeypatch)
-    settings = dict(model_fields=FIELDS[name], small_size=8, small_share=0.5, optimizer="muon")
+    settings = dict(model_fields=FIELDS[name], small_size=8, small_share=0.5, optimizer="muon", small_window=11)
     loop.train(recipe(family_of(name), **settings), tmp_path / "a", threads=1)
     stop_at(monkeypatch, 2, 5, 8)
     with pytest.raises(Interrupted, match="--resume"):
@@ -73,7 +75,7 @@ def test_so_much_of_the_run_and_no_more(tmp_path, monkeypatch):
     def watched(self, step, lr, small=False):
         lanes, other = (self.small_lanes, self.lanes) if small else (self.lanes, self.small_lanes)
         sizes.append(lanes.model.config.img_size)
-        images, _, _ = self.batches.loader(step, self.recipe.small_size if small else 0)(0, 2)
+        images, _, _ = self.batches.loader(step, small)(0, 2)
         assert images.shape[-1] == lanes.model.config.img_size
         outcome = update(self, step, lr, small)
         assert (len(lanes.replicas), len(other.replicas)) == (lanes.shards, 1)
@@ -117,3 +119,31 @@ def test_minutes_measure_both_parts(tmp_path, monkeypatch):
     settings = dict(model_fields=FIELDS["vit"], small_size=8, small_share=0.5, minutes=0.05, steps=None)
     result = loop.train(recipe(**settings), tmp_path / "a")
     assert result["steps"] >= 2 and result["seconds"] < 6
+
+
+def test_the_first_part_trains_on_the_windows_that_were_drawn(tmp_path, monkeypatch):
+    """A smaller image is a window of what a run without smaller images has; the second part has whole images."""
+    small_shapes(monkeypatch)
+    made, init = [], Trainer.__init__
+    monkeypatch.setattr(Trainer, "__init__", lambda self, *args, **kwargs: (init(self, *args, **kwargs), made.append(self))[0])
+    settings = dict(model_fields=FIELDS["vit"], small_size=8, small_share=0.5, cutmix=0.0, mixup=0.0, steps=1)
+    for name, least in (("whole", 0), ("windows", 11)):
+        loop.train(recipe(small_window=least, **settings), tmp_path / name)
+    plain, cut = (trainer.batches for trainer in made)
+    images, targets, seeds = plain.loader(9)(0, 32)
+    epoch, place = divmod(9, plain.steps_per_epoch)
+    windows = draw_windows(plain.order[1][place * 32:(place + 1) * 32], 0, epoch, 11, 16)
+    assert set(windows[:, 2]) == set(range(11, 17))
+    for small, expected in ((False, images), (True, resize_windows(images, windows, 8))):
+        got, same_targets, same_seeds = cut.loader(9, small)(0, 32)
+        np.testing.assert_array_equal(got, expected)
+        np.testing.assert_array_equal(same_targets, targets)
+        np.testing.assert_array_equal(same_seeds, seeds)
+    np.testing.assert_array_equal(plain.loader(9, True)(0, 32)[0], shrink(images, 8))
+
+
+def test_windows_that_images_do_not_have_are_refused(tmp_path, monkeypatch):
+    small_shapes(monkeypatch)
+    with pytest.raises(UserError, match="small_window: expected at most the 16 pixels of the data set's images, got 17"):
+        loop.train(recipe(model_fields=FIELDS["vit"], small_size=8, small_window=17), tmp_path / "a")
+    assert not (tmp_path / "a").exists()

@@ -3,8 +3,9 @@
 An image's augmentation does not depend on its batch, on the order or on the thread, and there is no generator state to
 save: all randomness is hash_combine(seed, epoch, what, index). This page draws; ops/augment.py moves the pixels.
 
-A *view* of an image is its crop, flip and erased boxes, normalised. A training image is a view, or a mixture of its own
-view with that of a partner, another image that the same hash chooses.
+A *view* of an image is its crop, flip and erased boxes, normalised, and resized where training images are smaller than
+those of the data set. A training image is a view, or a mixture of its own view with that of a partner, another image
+that the same hash chooses.
 """
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,9 +17,10 @@ from ..errors import UserError
 from ..ops.augment import Mixtures, Views
 from ..ops.random_bits import hash_combine, mix, uniform
 from .dataset import ImageSet
+from .resize import resize_windows, shrink
 
 # What a hash is drawn for: one number a decision, beyond any image index, so that no two decisions share bits.
-ORDER, CROP, FLIP, CUTOUT, ERASE, NOISE, PARTNER, MIX, MIX_BOX = range(2**48, 2**48 + 9)
+ORDER, CROP, FLIP, CUTOUT, ERASE, NOISE, PARTNER, MIX, MIX_BOX, WINDOW = range(2**48, 2**48 + 10)
 
 FLIPS = ("none", "random", "alternating")
 
@@ -34,6 +36,9 @@ class Augment:
     erasing  probability of a random rectangle of random bytes                    Zhong et al. 2017, algorithm 1
     mixup    α of the Beta(α, α) weight of a mixture of two images (0: off)       Zhang et al. 2018
     cutmix   α of the Beta(α, α) area of a box from another image (0: off)        Yun et al. 2019
+    side     of the training images, where they are smaller than the data set's (0: as large)
+    window   least side of a random square of the view; the square, and not the whole view, becomes the smaller image
+             (0: the whole view)                                                  Szegedy et al. 2015, section 6
     With both mixup and cutmix on, each image takes one of the two with probability ½.
     """
     padding: int = 4
@@ -42,11 +47,13 @@ class Augment:
     erasing: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+    side: int = 0
+    window: int = 0
 
     def __post_init__(self):
         check_types(self)
         check_choice(self, "flip", FLIPS)
-        check_numbers(self, "padding", "cutout", least=0, most=65535)
+        check_numbers(self, "padding", "cutout", "side", "window", least=0, most=65535)
         check_numbers(self, "erasing", least=0, most=1)
         check_numbers(self, "mixup", "cutmix", least=0, most=100)
 
@@ -106,10 +113,10 @@ def augment_batch(data: ImageSet, indices, seed: int, epoch: int, augment: Augme
     Raises ValueError if an index, a label or the padding is out of range.
     """
     from .. import functional as F
-    indices, shape = np.asarray(indices, dtype=np.int64), data.images.shape[1:]
+    indices = np.asarray(indices, dtype=np.int64)
     table = value_table(mean, std, dtype)
     check_batch(data, indices, augment, table, num_classes)
-    images = F.augment_views(data.images, draw_views(indices, seed, epoch, augment, shape), table)
+    images = views(data.images, indices, seed, epoch, augment, table)
     targets = np.zeros((len(indices), num_classes), dtype=dtype)
     rows = np.arange(len(indices))
     if not (augment.mixup or augment.cutmix):
@@ -118,12 +125,33 @@ def augment_batch(data: ImageSet, indices, seed: int, epoch: int, augment: Augme
 
     partner = draw_partners(indices, seed, epoch, len(data), partners)
     check_batch(data, partner, augment, table, num_classes)
-    others = F.augment_views(data.images, draw_views(partner, seed, epoch, augment, shape), table)
-    weight, boxes, share = draw_mixtures(indices, seed, epoch, augment, shape)
+    others = views(data.images, partner, seed, epoch, augment, table)
+    weight, boxes, share = draw_mixtures(indices, seed, epoch, augment, images.shape)
     images = F.augment_mixtures(images, others, Mixtures(weight.astype(dtype), (1 - weight).astype(dtype), boxes))
     targets[rows, data.labels[indices]] = share
     targets[rows, data.labels[partner]] += (1 - share).astype(dtype)
     return images, targets
+
+
+def views(images, indices, seed, epoch, augment, table):
+    """The views of some of the images, as large as training images are.   (n, C, H, W) uint8 → (b, C, side, side)"""
+    from .. import functional as F
+    drawn = F.augment_views(images, draw_views(indices, seed, epoch, augment, images.shape[1:]), table)
+    if not augment.side:
+        return drawn
+    if not augment.window:
+        return shrink(drawn, augment.side)
+    windows = draw_windows(indices, seed, epoch, augment.window, images.shape[-1])
+    return resize_windows(drawn, windows, augment.side)
+
+
+def check_sizes(augment, height, width):
+    """Raise UserError for a smaller image, or a window, that images of this size do not have."""
+    for name, value in (("small_size", augment.side), ("small_window", augment.window)):
+        if value and height != width:
+            raise UserError(f"{name}: expected square images, got {height} × {width} pixels")
+        if value > height:
+            raise UserError(f"{name}: expected at most the {height} pixels of the data set's images, got {value}")
 
 
 def check_padding(augment, height, width):
@@ -140,6 +168,7 @@ def check_batch(data, indices, augment, table, num_classes):
     if channels != len(table):
         raise ValueError(f"mean, std: expected {channels} channels, got {len(table)}")
     check_padding(augment, height, width)
+    check_sizes(augment, height, width)
     labels = data.labels[indices]
     if len(labels) and not (0 <= labels.min() and labels.max() < num_classes):
         raise ValueError(f"labels: expected 0 … {num_classes - 1}, got {labels.min()} … {labels.max()}")
@@ -203,6 +232,17 @@ def draw_erasings(indices, seed, epoch, probability, height, width):
     boxes = np.where(fits, [top, top + tall, left, left + wide], 0)          # (4, 10, b)
     first = np.argmax(fits, axis=0)
     return boxes[:, first, np.arange(len(indices))].T.astype(np.int64)
+
+
+def draw_windows(indices, seed, epoch, least, size):
+    """A square window of least to size pixels a side, inside an image of size × size pixels; every side is as likely.
+
+    → windows (b, 3) int64: top, left, side       Szegedy et al. 2015, section 6, without changes of the aspect
+    """
+    u, y, x = uniforms(3, seed, epoch, WINDOW, indices)
+    side = least + np.floor(u * (size - least + 1))
+    places = size - side + 1
+    return np.stack([np.floor(y * places), np.floor(x * places), side], axis=1).astype(np.int64)
 
 
 def draw_noise(indices, seed, epoch, shape):

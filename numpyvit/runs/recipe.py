@@ -99,6 +99,8 @@ class Recipe:
     small_size: int = setting(0, "side of the images in the first part of the run; 0 for full size throughout",
                               "augmentation", later=True, least=0, below=MANY)
     small_share: float = setting(0.6, "how much of the run that part is", "augmentation", later=True, least=0, below=1)
+    small_window: int = setting(0, "in that part, resize a random square of each image, of so many pixels a side or "
+                                "more; 0 for whole images", "augmentation", later=True, least=0, below=MANY)
 
     shards: int = setting(4, "gradient sums kept apart, added in a fixed order: the most threads, of all "
                           "ranks, of use; decides the bits",

@@ -30,7 +30,9 @@ def how_it_trains(recipe):
     rest = f", {recipe.lr * recipe.lr_rest:g} for what it leaves to AdamW" if recipe.lr_rest != 1 else ""
     more = ""
     if recipe.small_size:
-        more = f"; {recipe.small_size} × {recipe.small_size} pixels in the first {recipe.small_share:.0%} of the steps"
+        window = f", of random squares of {recipe.small_window} pixels or more," if recipe.small_window else ""
+        more = (f"; {recipe.small_size} × {recipe.small_size} pixels{window} in the first {recipe.small_share:.0%} of "
+                "the steps")
     if recipe.cutout:
         more += f"; cutout of {recipe.cutout} × {recipe.cutout} pixels"
     if recipe.first_filters == "whitened":

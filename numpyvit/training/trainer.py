@@ -8,7 +8,6 @@ from ..data import hold_out, normalise
 from ..data.views import mean_logits
 from ..errors import UserError
 from ..inspection.flops import training_flops
-from ..module import pair
 from ..ops.cross_entropy import cross_entropy_forward
 from ..ops.optim import optimizer_settings
 from ..threads import usable_cores
@@ -58,9 +57,7 @@ class Trainer:
 
     def lanes_for(self, side):
         """Lanes for smaller images: they train the same weights with the same threads, in as many images at a time."""
-        full, lanes = pair(self.model.config.img_size)[0], self.lanes
-        if side > full:
-            raise UserError(f"small_size: expected at most the {full} pixels of the data set's images, got {side}")
+        lanes = self.lanes
         small = Lanes(at_size(self.model, side), lanes.pool.threads, lanes.shards, lanes.micro_batch,
                       lanes.label_smoothing, lanes.kind, lanes.ranges, lanes.frozen)
         small.pool = lanes.pool
@@ -125,10 +122,10 @@ class Trainer:
 
         Raises NotFinite, and leaves the weights as they are, where loss or gradient are not finite.
         """
-        lanes, side = (self.small_lanes, self.recipe.small_size) if small else (self.lanes, 0)
+        lanes = self.small_lanes if small else self.lanes
         if self.small_lanes:                                                 # shards' gradients: one size at a time
             del (self.lanes if small else self.small_lanes).replicas[1:]
-        load = self.batches.loader(step, side)
+        load = self.batches.loader(step, small)
         loss, correct = lanes.gradient(self.recipe.batch_size, load)
         norm = self.optimizer.grad_norm(self.lanes.pool)
         if not (math.isfinite(loss) and math.isfinite(norm)):
