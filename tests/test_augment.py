@@ -12,7 +12,7 @@ from hypothesis import given, settings, strategies as st
 
 from numpyvit.data import Augment, ImageSet, UserError, augment_batch, channel_statistics, epoch_order, normalise
 from numpyvit import functional as F
-from numpyvit.data import augment as augment_page
+from numpyvit.data import augment as augment_page, draws
 from numpyvit.kernels import augment as kernels
 from numpyvit.ops import augment as definitions
 
@@ -109,9 +109,9 @@ def test_crop_is_a_window_of_the_reflect_padded_image(padding, flip):
     _, _, height, width = DATA.images.shape
     for index, image in enumerate(images):
         padded = np.pad(DATA.images[index], ((0, 0), (padding, padding), (padding, padding)), mode="reflect")
-        top, left = (int(x[0]) for x in augment_page.draw_crops(np.array([index]), 3, 5, padding))
+        top, left = (int(x[0]) for x in draws.draw_crops(np.array([index]), 3, 5, padding))
         window = padded[:, top:top + height, left:left + width]
-        if augment_page.draw_flips(np.array([index]), 3, 5, flip)[0]:
+        if draws.draw_flips(np.array([index]), 3, 5, flip)[0]:
             window = window[:, :, ::-1]
         np.testing.assert_allclose(image, (window / 255 - scale[1]) / scale[0], rtol=1e-6, atol=1e-6)
         assert targets[index].argmax() == DATA.labels[index] and targets[index].sum() == 1
@@ -119,9 +119,9 @@ def test_crop_is_a_window_of_the_reflect_padded_image(padding, flip):
 
 def test_crops_and_flips_are_uniform_and_independent():
     n, places = 81 * 400, 9
-    top, left = augment_page.draw_crops(np.arange(n), 1, 2, 4)
+    top, left = draws.draw_crops(np.arange(n), 1, 2, 4)
     assert top.min() == left.min() == 0 and top.max() == left.max() == 8
-    flip = augment_page.draw_flips(np.arange(n), 1, 2, "random")
+    flip = draws.draw_flips(np.arange(n), 1, 2, "random")
     counts = np.bincount((top * places + left) * 2 + flip, minlength=2 * places * places)
     expected = n / counts.size
     chi2 = ((counts - expected) ** 2 / expected).sum()
@@ -130,10 +130,10 @@ def test_crops_and_flips_are_uniform_and_independent():
 
 def test_alternating_flip_shows_both_sides_in_two_epochs():
     index = np.arange(2000)
-    flips = np.stack([augment_page.draw_flips(index, 9, epoch, "alternating") for epoch in range(4)])
+    flips = np.stack([draws.draw_flips(index, 9, epoch, "alternating") for epoch in range(4)])
     assert (flips[0] != flips[1]).all() and (flips[0] == flips[2]).all() and (flips[1] == flips[3]).all()
     assert 880 < flips[0].sum() < 1120
-    assert (flips[0] != augment_page.draw_flips(index, 10, 0, "alternating")).sum() > 800
+    assert (flips[0] != draws.draw_flips(index, 10, 0, "alternating")).sum() > 800
     plain = Augment(padding=0, flip="alternating")
     np.testing.assert_array_equal(batch(np.arange(40), plain, epoch=0)[0], batch(np.arange(40), plain, epoch=1)[0][..., ::-1])
 
@@ -153,7 +153,7 @@ def test_erasing_fills_rectangles_of_the_stated_sizes_with_noise():
     images, _ = augment_batch(data, np.arange(600), 1, 1, Augment(padding=0, flip="none", erasing=0.25), (0,) * 3, (1,) * 3, K)
     erased = (images != 0).any(axis=(1, 2, 3))
     assert 105 < erased.sum() < 195                                          # 150 ± 4.2 σ
-    boxes = augment_page.draw_erasings(np.arange(600), 1, 1, 0.25, 32, 32)
+    boxes = draws.draw_erasings(np.arange(600), 1, 1, 0.25, 32, 32)
     assert (erased == (boxes[:, 1] > boxes[:, 0])).all()
     for image, (t, b, l, r) in zip(images[erased], boxes[erased]):
         assert 0 <= t < b <= 32 and 0 <= l < r <= 32 and 0.015 < (b - t) * (r - l) / 1024 < 0.36
@@ -173,7 +173,7 @@ def test_mixtures_are_of_two_views_and_targets_sum_to_one(augment, dtype):
     images, targets = batch(index, augment, dtype=dtype)
     np.testing.assert_allclose(targets.sum(axis=1), 1, atol=2 * np.finfo(dtype).eps)
     assert targets.min() >= 0
-    partner = augment_page.draw_partners(index, 3, 5, 40)
+    partner = draws.draw_partners(index, 3, 5, 40)
     assert (partner != index).all() and partner.min() >= 0 and partner.max() < 40
     own, other = batch(index, plain, dtype=dtype)[0], batch(partner, plain, dtype=dtype)[0]
     kinds = set()
@@ -197,7 +197,7 @@ def test_mixtures_are_of_two_views_and_targets_sum_to_one(augment, dtype):
 @given(st.sets(st.integers(0, 39), min_size=1), st.integers(0, 2**40))
 def test_partners_come_from_the_given_pool(pool, seed):
     pool = sorted(pool)
-    partner = augment_page.draw_partners(np.arange(40), seed, 0, 40, pool)
+    partner = draws.draw_partners(np.arange(40), seed, 0, 40, pool)
     assert set(partner) <= set(pool)
     if len(pool) > 1:
         assert (partner != np.arange(40)).all()
@@ -206,7 +206,7 @@ def test_partners_come_from_the_given_pool(pool, seed):
 @pytest.mark.parametrize("alpha", [0.1, 0.2, 0.5, 0.8, 1.0, 2.0, 5.0])
 def test_beta_quantile_has_the_moments_of_beta(alpha):
     q = (np.arange(200_000) + 0.5) / 200_000
-    x = augment_page.beta_quantile(q, alpha)
+    x = draws.beta_quantile(q, alpha)
     assert (np.diff(x) >= 0).all() and x.min() >= 0 and x.max() <= 1
     assert abs(x.mean() - 0.5) < 1e-9
     assert abs(x.var() - 1 / (4 * (2 * alpha + 1))) < 2e-5
@@ -291,7 +291,7 @@ def test_importing_the_package_compiles_and_reads_nothing():
 
 def test_windows_lie_inside_and_every_side_and_place_is_as_likely():
     n = 40000
-    top, left, side = augment_page.draw_windows(np.arange(n), 3, 5, 24, 32).T
+    top, left, side = draws.draw_windows(np.arange(n), 3, 5, 24, 32).T
     for least, most, found in ((24, 32, side), (0, 8, top[side == 24]), (0, 8, left[side == 24]), (0, 2, top[side == 30])):
         counts = np.bincount(found, minlength=most + 1)
         assert not counts[:least].any() and len(counts) == most + 1
@@ -301,11 +301,11 @@ def test_windows_lie_inside_and_every_side_and_place_is_as_likely():
 
 
 def test_windows_depend_on_seed_epoch_and_image_alone():
-    windows = augment_page.draw_windows(np.arange(40), 3, 5, 6, 12)
-    np.testing.assert_array_equal(augment_page.draw_windows(np.arange(40)[::-1], 3, 5, 6, 12), windows[::-1])
+    windows = draws.draw_windows(np.arange(40), 3, 5, 6, 12)
+    np.testing.assert_array_equal(draws.draw_windows(np.arange(40)[::-1], 3, 5, 6, 12), windows[::-1])
     for other in ((4, 5), (3, 6)):
-        assert (augment_page.draw_windows(np.arange(40), *other, 6, 12) != windows).any(axis=1).sum() > 20
-    np.testing.assert_array_equal(augment_page.draw_windows(np.arange(3), 3, 5, 12, 12), [[0, 0, 12]] * 3)
+        assert (draws.draw_windows(np.arange(40), *other, 6, 12) != windows).any(axis=1).sum() > 20
+    np.testing.assert_array_equal(draws.draw_windows(np.arange(3), 3, 5, 12, 12), [[0, 0, 12]] * 3)
 
 
 def test_smaller_images_are_mixed_after_they_were_resized():
@@ -313,7 +313,7 @@ def test_smaller_images_are_mixed_after_they_were_resized():
     data = images_of(height=12)
     for augment in (Augment(cutmix=1.0, side=8), Augment(cutmix=1.0, side=8, window=6), Augment(mixup=0.4, side=8, window=9)):
         images, targets = batch(np.arange(40), augment, data=data)
-        partner = augment_page.draw_partners(np.arange(40), 3, 5, 40)
+        partner = draws.draw_partners(np.arange(40), 3, 5, 40)
         alone = dataclasses.replace(augment, cutmix=0.0, mixup=0.0)
         own, other = batch(np.arange(40), alone, data=data)[0], batch(partner, alone, data=data)[0]
         assert images.shape == (40, 3, 8, 8)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import numpyvit
-from numpyvit.data.augment import draw_windows
+from numpyvit.data.draws import draw_windows
 from numpyvit.data.resize import resize_windows, shrink
 from numpyvit.errors import Interrupted, UserError
 from numpyvit.inspection.flops import training_flops

@@ -9,8 +9,9 @@ import os
 import numpy as np
 
 from ..errors import UserError
-from .augment import Augment, augment_batch, channel_statistics, epoch_order, normalise
+from .augment import Augment, augment_batch, channel_statistics, normalise
 from .dataset import Dataset, ImageSet, hold_out, train_val_split
+from .draws import epoch_order
 from .registry import load
 
 __all__ = ["Augment", "Dataset", "ImageSet", "UserError", "augment_batch", "channel_statistics", "epoch_order",

@@ -1,4 +1,4 @@
-"""What is done to the pixels of training images. What is drawn for each image, and how, stands in data/augment.py."""
+"""What is done to the pixels of training images. What is drawn for each image, and how, stands in data/draws.py."""
 from typing import NamedTuple
 
 import numpy as np
