@@ -23,8 +23,9 @@ MUON = {"optimizer": "muon", "lr": 3e-3, "lr_rest": 0.5}
 MUON_STEM = MUON | {"lr": 8.5e-3, "lr_rest": 0.25, "batch_size": 128, "weight_decay": 0.15,
                     "first_filters": "whitened"}
 SMALL_FIRST = {"small_size": 24, "small_share": 0.6}
+WINDOWS_FIRST = {"small_size": 24, "small_share": 0.8, "small_window": 24}
 SETTINGS = {
-    "vit_mini_convpool_32": MUON_STEM | SMALL_FIRST | {"lr": 0.012, "batch_size": 256, "weight_decay": 0.4},
+    "vit_mini_convpool_32": MUON_STEM | WINDOWS_FIRST | {"lr": 0.012, "batch_size": 256, "weight_decay": 0.35},
     "swin_mini_convpool_32": MUON_STEM | {"lr": 0.012, "batch_size": 256, "weight_decay": 0.5},   # windows fix the size
     "cvt_mini_convpool_32": MUON_STEM | SMALL_FIRST | {"lr": 0.012, "batch_size": 256, "weight_decay": 0.4},
     "vit_nano_conv_32": MUON_STEM | SMALL_FIRST,
@@ -67,7 +68,7 @@ def recipe_for(family="vit", fine_tune="adamw", **given):
             given["model"] = preset_for(given.get("model", family), minutes)
         settings = settings_for(given["model"], minutes)
         if given.get("model_fields"):                                        # another net may not fit other sizes
-            settings = {name: value for name, value in settings.items() if name not in SMALL_FIRST}
+            settings = {name: value for name, value in settings.items() if name not in WINDOWS_FIRST}
     kind = given.get("optimizer", settings.get("optimizer", Recipe.optimizer))
     if kind != settings.get("optimizer", kind):                              # another optimiser needs other numbers
         settings = {}
