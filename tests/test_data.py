@@ -1,11 +1,14 @@
 """Published data sets and the built-in one: what is read is what was written, and what is broken is refused in one line."""
+import errno
 import gzip
 import hashlib
 import inspect
 import io
+import mmap
 import os
 import random
 import tarfile
+import tempfile
 import typing
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from datasets import (ARCHIVE, ARCHIVE_NAME, BLOB, CONTENT, RECORD, RECORDS, SMA
                       write_folder)
 from numpyvit import data
 from numpyvit.data import ImageSet, cifar10, load, shapes, train_val_split
+from numpyvit.data.mapped import put_aside
 
 THOROUGH = bool(os.environ.get("NUMPYVIT_THOROUGH"))                           # 100,000 mutated files of each kind
 
@@ -306,3 +310,22 @@ def test_public_functions_have_type_hints():
     assert len(functions) >= 8
     for function in functions:
         assert typing.get_type_hints(function)["return"] is not None, function.__name__
+
+
+def test_images_that_are_put_aside_are_the_same_and_leave_memory(monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (7, 3, 5, 5), dtype=np.uint8)
+    there = ImageSet(images, np.arange(7))
+    aside = put_aside(there)
+    np.testing.assert_array_equal(aside.images, images)
+    assert aside.labels is there.labels and isinstance(base_of(aside.images), mmap.mmap)
+    assert put_aside(aside) is aside, "a file has them already"
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    assert put_aside(there) is there
+
+
+def base_of(array):
+    """What owns the memory of an array."""
+    return base_of(array.base) if isinstance(array, np.ndarray) else array

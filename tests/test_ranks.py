@@ -282,8 +282,8 @@ SLOW = RUN + """
     trainer.Trainer.take_step = slow_step
     sys.exit(main(sys.argv[1:]))
 """
-EACH_FAMILY = {"vit": {"steps": 5}, "swin": {"steps": 5, "optimizer": "sgd"},
-               "cvt": {"steps": 5, "optimizer": "muon", "shards": 7, "small_size": 8},
+EACH_FAMILY = {"vit": {"steps": 5}, "swin": {"steps": 5, "optimizer": "sgd", "keep": "best"},
+               "cvt": {"steps": 5, "optimizer": "muon", "shards": 7, "small_size": 8, "small_window": 11},
                "vit tuned": {"steps": 3, "init": "vit"}}
 
 

@@ -46,9 +46,13 @@ def test_the_length_chooses_the_net(family, minutes):
 def test_an_hour_has_settings_of_its_own():
     """In minutes alone: a length in steps says nothing of how long the run takes."""
     short, long = recipe_for(minutes=45.0), recipe_for(minutes=45.1)
-    assert (short.cutout, short.weight_decay) == (0, 0.4) and (long.cutout, long.weight_decay) == (8, 0.35)
+    assert (short.cutout, short.small_share, short.small_window) == (0, 0.8, 24)
+    assert (long.cutout, long.small_share, long.small_window) == (8, 0.6, 0)
     assert "; cutout of 8 × 8 pixels; " in how_it_trains(long)
     assert "cutout" not in how_it_trains(short)
+    assert ("; random squares of 24 pixels or more of each image, resized to 24 × 24 pixels, in the first 80% of the steps; "
+            in how_it_trains(short))
+    assert "; 24 × 24 pixels in the first 60% of the steps; " in how_it_trains(long)
     assert recipe_for(minutes=60.0, cutout=0).cutout == 0 and recipe_for(steps=10**6).cutout == 0
     assert recipe_for(model="vit", model_fields={"depth": 1}, minutes=60.0).cutout == 0
 
@@ -58,7 +62,9 @@ def test_what_is_given_wins():
     adamw = recipe_for(optimizer="adamw")                                    # Muon's numbers are not AdamW's
     assert (adamw.lr, adamw.lr_rest, adamw.optimizer) == (Recipe.lr, Recipe.lr_rest, "adamw")
     assert recipe_for(model_fields={"depth": 1}).model == Recipe.model
-    assert recipe_for().small_size == 24 and recipe_for(model_fields={"img_size": 16}).small_size == 0
+    assert recipe_for().small_size == 24
+    other_net = recipe_for(model_fields={"img_size": 16})
+    assert (other_net.small_size, other_net.small_window) == (0, 0)
     by_fields = recipe_for(model="vit", model_fields={"depth": 1})           # a family with fields is the family as they describe it
     assert by_fields.model == "vit" and by_fields.optimizer == Recipe.optimizer
 
@@ -66,8 +72,8 @@ def test_what_is_given_wins():
 def test_small_images_that_are_left_out_are_named():
     changed = dict(model_fields={"depth": 1})
     assert small_images_left_out(recipe_for(**changed)) == (
-        "--set changes vit_mini_convpool_32, so the smaller images of its recipe are left out; --small-size 24 --small-share 0.6 "
-        "would use them")
+        "--set changes vit_mini_convpool_32, so the smaller images of its recipe are left out; --small-size 24 --small-share 0.8 "
+        "--small-window 24 would use them")
     for settings in ({}, dict(small_size=0), changed | dict(small_size=16), changed | dict(model="swin_mini_convpool_32"),
                      changed | dict(model="vit")):
         assert small_images_left_out(recipe_for(**settings)) == ""
@@ -89,9 +95,9 @@ def test_the_page_shows_the_table():
 
 
 def test_runs_of_before_lack_the_new_settings():
-    settings = {name: value for name, value in vars(recipe_for()).items() if name not in ("lr_rest", "test", "small_size", "small_share")}
+    settings = {name: value for name, value in vars(recipe_for()).items() if name not in ("lr_rest", "test", "small_size", "small_share", "small_window")}
     old = recipe_from_json(settings)
-    assert (old.lr_rest, old.test, old.small_size) == (1.0, True, 0)
+    assert (old.lr_rest, old.test, old.small_size, old.small_window) == (1.0, True, 0, 0)
 
 
 def test_both_test_accuracies(tmp_path, monkeypatch, capsys):

@@ -1,12 +1,14 @@
-"""The pixels of a folder of images that is larger than memory: decoded once into files of the cache, memory-mapped.
+"""Memory-mapped pixels: those of a folder of images that is larger than memory, and those that are needed late.
 
-A mapped array reads pages of its file when they are needed, and the system drops them when memory is short. The file's
-name is a hash of everything it depends on: every image's path, size and time of change, and the size in pixels. A note
-with the checksum is written last, so a process that is killed leaves nothing that would be believed.
+A mapped array reads pages of its file when they are needed, and the system drops them when memory is short. The images
+of a large folder are decoded once, into a file of the cache. The file's name is a hash of everything it depends on:
+every image's path, size and time of change, and the size in pixels. A note with the checksum is written last, so a
+process that is killed leaves nothing that would be believed.
 """
 import hashlib
 import json
 import os
+import tempfile
 
 import numpy as np
 
@@ -108,3 +110,21 @@ def map_parts(folder, parts, img_size):
             return None
         sets[name] = ImageSet(np.memmap(path, np.uint8, "r", shape=shape).view(np.ndarray), part.labels)
     return sets
+
+
+def put_aside(image_set):
+    """The same ImageSet with its images in a temporary file, from which they are read when they are needed.
+
+    The file has no name and ends with the process. Images that a file has already, and those for which the disk has no
+    room, stay where they are.
+    """
+    images = image_set.images
+    if not images.flags.owndata or not images.size:
+        return image_set
+    try:
+        with tempfile.TemporaryFile() as file:
+            file.write(np.ascontiguousarray(images))
+            file.flush()
+            return ImageSet(np.memmap(file, np.uint8, "r", shape=images.shape).view(np.ndarray), image_set.labels)
+    except OSError:
+        return image_set

@@ -21,8 +21,8 @@ def small_images_left_out(recipe):
     usual = SETTINGS.get(recipe.model, {})
     if not usual.get("small_size") or recipe.small_size or not recipe.model_fields:
         return ""
-    return (f"--set changes {recipe.model}, so the smaller images of its recipe are left out; --small-size "
-            f"{usual['small_size']} --small-share {usual['small_share']:g} would use them")
+    options = " ".join(f"--{name.replace('_', '-')} {usual[name]:g}" for name in usual if name.startswith("small_"))
+    return f"--set changes {recipe.model}, so the smaller images of its recipe are left out; {options} would use them"
 
 
 def how_it_trains(recipe):
@@ -30,9 +30,10 @@ def how_it_trains(recipe):
     rest = f", {recipe.lr * recipe.lr_rest:g} for what it leaves to AdamW" if recipe.lr_rest != 1 else ""
     more = ""
     if recipe.small_size:
-        window = f", of random squares of {recipe.small_window} pixels or more," if recipe.small_window else ""
-        more = (f"; {recipe.small_size} × {recipe.small_size} pixels{window} in the first {recipe.small_share:.0%} of "
-                "the steps")
+        size = f"{recipe.small_size} × {recipe.small_size} pixels"
+        if recipe.small_window:
+            size = f"random squares of {recipe.small_window} pixels or more of each image, resized to {size},"
+        more = f"; {size} in the first {recipe.small_share:.0%} of the steps"
     if recipe.cutout:
         more += f"; cutout of {recipe.cutout} × {recipe.cutout} pixels"
     if recipe.first_filters == "whitened":

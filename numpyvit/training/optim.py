@@ -57,17 +57,22 @@ class Optimizer:
         check_number("clip_norm", clip_norm, least=0)
         check_number("ema_decay", ema_decay, least=0, below=1)
         check_number("lr_rest", lr_rest, above=0)
-        self.model, self.clip_norm, self.ema_decay = model, clip_norm, ema_decay
+        self.model, self.kind, self.clip_norm, self.ema_decay = model, kind, clip_norm, ema_decay
         self.frozen = frozen_ranges(model, freeze)
         self.groups = parameter_groups(model, OPTIMIZERS[kind], weight_decay, lr_rest, self.frozen)
         matrices = [(group.start, group.end) for group in self.groups if group.shape]
         self.ranges = Ranges(world, model.flat.size, matrices)
-        lo, hi = self.ranges.lo, self.ranges.hi
-        self.vectors = {name: np.zeros(hi - lo, model.dtype) for rule in OPTIMIZERS[kind] for name in rule.state}
-        self.ema = model.flat[lo:hi].copy() if ema_decay else None
-        buffers = model.named_buffers() if ema_decay else ()
-        self.ema_buffers = {name: buffer.copy() for name, buffer in buffers if buffer.dtype.kind == "f"}
         self.sums = np.zeros(-(-model.flat.size // CHUNK))
+        self.begin()
+
+    def begin(self):
+        """Have the state from before the first step: vectors of zeros, and the model's weights as their average."""
+        model, ranges = self.model, self.ranges
+        names = [name for rule in OPTIMIZERS[self.kind] for name in rule.state]
+        self.vectors = {name: np.zeros(ranges.hi - ranges.lo, model.dtype) for name in names}
+        self.ema = model.flat[ranges.lo:ranges.hi].copy() if self.ema_decay else None
+        buffers = model.named_buffers() if self.ema_decay else ()
+        self.ema_buffers = {name: buffer.copy() for name, buffer in buffers if buffer.dtype.kind == "f"}
 
     def grad_norm(self, pool=INLINE):
         """√Σ grad², from chunks of CHUNK elements summed in float64 and added in order.

@@ -14,6 +14,7 @@ import threadpoolctl
 
 from .. import __version__
 from ..data import channel_statistics, hold_out, load
+from ..data.mapped import put_aside
 from ..data.registry import load_resized
 from ..errors import UserError
 from ..models import count_parameters, create_model, model_config
@@ -53,7 +54,7 @@ def load_dataset(recipe, progress, recorded=None, data_dir=None):
     notice = dataset.notice or (recorded.notice if recorded else "")
     if notice:
         progress.say(notice)
-    return dataset
+    return dataclasses.replace(dataset, test=put_aside(dataset.test))        # it is scored after the last step
 
 
 def new_model(recipe, dataset, world=ALONE):
