@@ -13,16 +13,15 @@ from ..ops.random_bits import hash_combine, mix, uniform
 ORDER, CROP, FLIP, CUTOUT, ERASE, NOISE, PARTNER, MIX, MIX_BOX, WINDOW = range(2**48, 2**48 + 10)
 
 
-
-def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
-    """The order in which an epoch visits n images: the permutation that sorts their hashes.   → (n,) int64"""
-    return np.argsort(hash_combine(batch_hash(seed, epoch, ORDER), np.arange(n)), kind="stable")
-
-
 @lru_cache(maxsize=256)
 def batch_hash(*parts):
     """The part of a hash that a whole batch shares."""
     return hash_combine(*parts)
+
+
+def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
+    """The order in which an epoch visits n images: the permutation that sorts their hashes.   → (n,) int64"""
+    return np.argsort(hash_combine(batch_hash(seed, epoch, ORDER), np.arange(n)), kind="stable")
 
 
 def draw_views(indices, seed, epoch, augment, shape):
