@@ -4,12 +4,12 @@ import gzip
 import hashlib
 import inspect
 import io
-import mmap
 import os
 import random
 import tarfile
 import tempfile
 import typing
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from datasets import (ARCHIVE, ARCHIVE_NAME, BLOB, CONTENT, RECORD, RECORDS, SMA
                       write_folder)
 from numpyvit import data
 from numpyvit.data import ImageSet, cifar10, load, shapes, train_val_split
-from numpyvit.data.mapped import put_aside
+from numpyvit.data.mapped import OnDisk, put_aside
 
 THOROUGH = bool(os.environ.get("NUMPYVIT_THOROUGH"))                           # 100,000 mutated files of each kind
 
@@ -312,20 +312,20 @@ def test_public_functions_have_type_hints():
         assert typing.get_type_hints(function)["return"] is not None, function.__name__
 
 
-def test_images_that_are_put_aside_are_the_same_and_leave_memory(monkeypatch):
-    images = np.random.default_rng(0).integers(0, 256, (7, 3, 5, 5), dtype=np.uint8)
-    there = ImageSet(images, np.arange(7))
+@pytest.mark.parametrize("n", [0, 7])
+def test_images_that_are_put_aside_are_the_same(n, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (n, 3, 5, 5), dtype=np.uint8)
+    there = ImageSet(images, np.arange(n))
     aside = put_aside(there)
-    np.testing.assert_array_equal(aside.images, images)
-    assert aside.labels is there.labels and isinstance(base_of(aside.images), mmap.mmap)
-    assert put_aside(aside) is aside, "a file has them already"
+    assert isinstance(aside.images, OnDisk) and len(aside.images) == len(aside) == n and aside.labels is there.labels
+    for block in (slice(None), slice(2, 5), slice(6, 9), slice(5, 2)):
+        np.testing.assert_array_equal(aside.images[block], images[block])
+    with ThreadPoolExecutor(4) as pool:
+        for i, part in enumerate(pool.map(lambda i: aside.images[i:i + 1], 20 * list(range(n)))):
+            np.testing.assert_array_equal(part[0], images[i % n])
+    assert put_aside(aside) is aside, "they are on the disk already"
 
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
     assert put_aside(there) is there
-
-
-def base_of(array):
-    """What owns the memory of an array."""
-    return base_of(array.base) if isinstance(array, np.ndarray) else array

@@ -7,6 +7,7 @@ process that is killed leaves nothing that would be believed.
 """
 import hashlib
 import json
+import math
 import os
 import tempfile
 
@@ -112,19 +113,34 @@ def map_parts(folder, parts, img_size):
     return sets
 
 
-def put_aside(image_set):
-    """The same ImageSet with its images in a temporary file, from which they are read when they are needed.
+class OnDisk:
+    """An array of images in a temporary file: images[lo:hi] reads a block of them. The file ends with the process."""
 
-    The file has no name and ends with the process. Images that a file has already, and those for which the disk has no
-    room, stay where they are.
-    """
+    ndim, dtype = 4, np.dtype(np.uint8)
+
+    def __init__(self, images):
+        self.shape, self.file = images.shape, tempfile.TemporaryFile()
+        self.file.write(np.ascontiguousarray(images))
+        self.file.flush()
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, block):
+        lo, hi, _ = block.indices(len(self))
+        shape, image = (max(hi - lo, 0), *self.shape[1:]), math.prod(self.shape[1:])
+        if not shape[0]:
+            return np.empty(shape, self.dtype)
+        return np.array(np.memmap(self.file, self.dtype, "r", offset=lo * image, shape=shape))   # mapped for the copy
+
+
+def put_aside(image_set):
+    """The same ImageSet with its images OnDisk. Images for which the disk has no room, and those that are mapped from a
+    file already, stay where they are."""
     images = image_set.images
-    if not images.flags.owndata or not images.size:
+    if not (isinstance(images, np.ndarray) and images.flags.owndata):
         return image_set
     try:
-        with tempfile.TemporaryFile() as file:
-            file.write(np.ascontiguousarray(images))
-            file.flush()
-            return ImageSet(np.memmap(file, np.uint8, "r", shape=images.shape).view(np.ndarray), image_set.labels)
+        return ImageSet(OnDisk(images), image_set.labels)
     except OSError:
         return image_set

@@ -54,7 +54,12 @@ def load_dataset(recipe, progress, recorded=None, data_dir=None):
     notice = dataset.notice or (recorded.notice if recorded else "")
     if notice:
         progress.say(notice)
-    return dataclasses.replace(dataset, test=put_aside(dataset.test))        # it is scored after the last step
+    return dataset
+
+
+def test_aside(dataset):
+    """The data set with its test images out of memory until they are scored, after the last step."""
+    return dataclasses.replace(dataset, test=put_aside(dataset.test))
 
 
 def new_model(recipe, dataset, world=ALONE):
