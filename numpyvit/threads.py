@@ -93,8 +93,8 @@ def freed_memory_is_kept():
     Afterwards freed memory goes back to the system as usual. Does nothing where the C library is another one.
     """
     M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8
-    libc = c_library()
-    if not libc:
+    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if not hasattr(libc, "mallopt"):
         yield
         return
     libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
@@ -105,20 +105,7 @@ def freed_memory_is_kept():
     finally:
         libc.mallopt(M_TRIM_THRESHOLD, 2**17)                                # glibc's defaults
         libc.mallopt(M_MMAP_MAX, 2**16)
-        give_back_freed_memory()
-
-
-def give_back_freed_memory():
-    """Return to the system what freed_memory_is_kept has kept so far; does nothing where the C library is not glibc."""
-    libc = c_library()
-    if libc:
         libc.malloc_trim(0)
-
-
-def c_library():
-    """glibc, or None where the C library is another one."""
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-    return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
 
 
 @functools.cache

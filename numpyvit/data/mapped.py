@@ -1,4 +1,4 @@
-"""Memory-mapped pixels: those of a folder of images that is larger than memory, and those that are needed late.
+"""Pixels that are not in memory: those of a folder that is larger than memory, and those that are needed late.
 
 A mapped array reads pages of its file when they are needed, and the system drops them when memory is short. The images
 of a large folder are decoded once, into a file of the cache. The file's name is a hash of everything it depends on:

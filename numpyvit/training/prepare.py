@@ -57,8 +57,8 @@ def load_dataset(recipe, progress, recorded=None, data_dir=None):
     return dataset
 
 
-def test_aside(dataset):
-    """The data set with its test images out of memory until they are scored, after the last step."""
+def without_test_images(dataset):
+    """The data set, whose test images are not in memory until they are scored, after the last step."""
     return dataclasses.replace(dataset, test=put_aside(dataset.test))
 
 

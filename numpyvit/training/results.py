@@ -5,7 +5,6 @@ import time
 from ..files.atomic import write_atomic
 from ..runs import curves
 from ..runs.classifier import equip
-from ..threads import give_back_freed_memory
 from ..weights import load_weights, save_weights
 from .progress import clock
 from .trainer import share_weights
@@ -21,7 +20,6 @@ def finish(trainer):
     result = {"weights": choose_weights(trainer), "steps": run.position.step,
               "epochs": run.position.step / trainer.steps_per_epoch}
     started = time.monotonic()
-    give_back_freed_memory()                                                 # scoring needs less than training did
     if recipe.test:
         result |= score_test(trainer)
     else:
