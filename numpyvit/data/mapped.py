@@ -131,7 +131,7 @@ class OnDisk:
         shape, image = (max(hi - lo, 0), *self.shape[1:]), math.prod(self.shape[1:])
         if not shape[0]:
             return np.empty(shape, self.dtype)
-        return np.array(np.memmap(self.file, self.dtype, "r", offset=lo * image, shape=shape))   # mapped for the copy
+        return np.array(np.memmap(self.file, self.dtype, "r", offset=lo * image, shape=shape))   # mapped until copied
 
 
 def put_aside(image_set):

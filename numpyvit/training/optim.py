@@ -69,7 +69,7 @@ class Optimizer:
         """Have the state from before the first step: vectors of zeros, and the model's weights as their average."""
         model, ranges = self.model, self.ranges
         names = [name for rule in OPTIMIZERS[self.kind] for name in rule.state]
-        self.vectors = self.ema = None                                       # their memory first
+        self.vectors = self.ema = None                                       # freed before the new ones are made
         self.vectors = {name: np.zeros(ranges.hi - ranges.lo, model.dtype) for name in names}
         self.ema = model.flat[ranges.lo:ranges.hi].copy() if self.ema_decay else None
         buffers = model.named_buffers() if self.ema_decay else ()
