@@ -7,11 +7,12 @@ import pytest
 
 from numpyvit.cli import main as cli
 from numpyvit.cli import options
+from numpyvit.data import Dataset, ImageSet
 from numpyvit.data.views import VIEWS
-from numpyvit.models import FAMILIES, PRESETS
+from numpyvit.models import FAMILIES, PRESETS, create_model
 from numpyvit.ops.optim import OPTIMIZERS
 from numpyvit.runs.recipe import Recipe, recipe_from_json
-from numpyvit.training import loop, reference
+from numpyvit.training import loop, prepare, reference
 from numpyvit.training.describe import how_it_trains, small_images_left_out
 from numpyvit.training.recipe import LENGTHS, SETTINGS, recipe_for, table
 from numpyvit.training.trainer import Trainer
@@ -99,6 +100,15 @@ def test_runs_of_before_lack_the_new_settings():
     settings = {name: value for name, value in vars(recipe_for()).items() if name not in ("lr_rest", "test", "small_size", "small_share", "small_window")}
     old = recipe_from_json(settings)
     assert (old.lr_rest, old.test, old.small_size, old.small_window) == (1.0, True, 0, 0)
+
+
+@pytest.mark.parametrize("train, watched", [(12_000, 1000), (640, 64)])
+def test_a_thousand_images_are_watched_or_a_tenth(train, watched):
+    images = ImageSet(np.arange(train * 3 * 64, dtype=np.uint8).reshape(train, 3, 8, 8), np.arange(train) % 4)
+    dataset = Dataset("quarters", tuple("abcd"), images, images, "records-sha256:0")
+    fields = dict(img_size=8, patch_size=4, embed_dim=8, depth=1, num_heads=1, num_classes=4)
+    config = prepare.new_config(recipe_for(model="vit", model_fields=fields), dataset, create_model("vit", **fields))
+    assert (config.data.val, config.data.train) == (watched, train - watched)
 
 
 def test_both_test_accuracies(tmp_path, monkeypatch, capsys):

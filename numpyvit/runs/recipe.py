@@ -53,8 +53,8 @@ class Recipe:
     data: str = setting("auto", f"{', '.join(('auto', *TABLE))}:ROOT; auto is cifar10 if it can be had, else shapes",
                         "data")
     data_dir: str | None = setting(None, "where the files of the data set are", "data")
-    val: int | None = setting(None, "training images held out to watch (default: 5000, at most a tenth); 0 trains on "
-                              "all", "data", least=0, below=MANY)
+    val: int | None = setting(None, "training images held out to watch (default: 1000, at most a tenth; 5000 tell "
+                              "settings apart better); 0 trains on all", "data", least=0, below=MANY)
 
     test: bool = setting(True, "score the test images, once, at the end", "data", later=True)
 

@@ -25,6 +25,8 @@ from .batches import augmentation
 from .lanes import default_micro_batch
 from .ranks import ALONE
 
+WATCHED = 1000                                                               # images that are held out by default
+
 
 def check_recipe(recipe):
     """Raise UserError for a model or an augmentation that cannot be, before data is loaded."""
@@ -91,7 +93,7 @@ def installed_memory():
 def new_config(recipe, dataset, model):
     """The RunConfig of a new run. Its plan is added when it is made."""
     n = len(dataset.train)
-    val = min(5000, n // 10) if recipe.val is None else recipe.val
+    val = min(WATCHED, n // 10) if recipe.val is None else recipe.val
     if dataset.val is not None and recipe.val is not None:
         raise UserError(f"val: the data set has {len(dataset.val)} validation images of its own; leave --val out")
     kept, _, watched = hold_out(dataset, val, recipe.seed)
