@@ -1,6 +1,7 @@
 """What a run of a recipe looked like where it was measured: the accuracy to expect at the same place of a new run.
 
-Measured on CIFAR-10, seed 0, 45,000 training and 5,000 validation images; README.md beside this page has the commands.
+Measured on CIFAR-10, seed 0, with 1,000 or 5,000 validation images; README.md beside this page has the commands. The
+curves of 827 and 5,000 steps were measured with a momentum of 0.95.
 """
 import dataclasses
 
