@@ -182,7 +182,7 @@ def test_defaults_agree():
     optimizer, recipe = Optimizer(tiny_model()), Recipe()
     assert optimizer.settings == OPTIMIZERS["adamw"][0].settings == {n: getattr(recipe, n) for n in optimizer.settings}
     for kind in OPTIMIZERS:
-        settings = recipe_for("vit", optimizer=kind, steps=1)
+        settings = recipe_for(model="vit_nano_conv_32", optimizer=kind, steps=1)   # whose row has no momentum of its own
         assert Optimizer(tiny_model(), kind).settings == new_optimizer(tiny_model(), settings).settings
     assert Augment() == augmentation(recipe)
 
