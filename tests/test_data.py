@@ -21,7 +21,7 @@ from datasets import (ARCHIVE, ARCHIVE_NAME, BLOB, CONTENT, RECORD, RECORDS, SMA
                       write_folder)
 from numpyvit import data
 from numpyvit.data import ImageSet, cifar10, load, shapes, train_val_split
-from numpyvit.data.mapped import OnDisk, put_aside
+from numpyvit.data.mapped import OnDisk, on_disk, put_aside
 
 THOROUGH = bool(os.environ.get("NUMPYVIT_THOROUGH"))                           # 100,000 mutated files of each kind
 
@@ -325,7 +325,20 @@ def test_images_that_are_put_aside_are_the_same(n, monkeypatch):
             np.testing.assert_array_equal(part[0], images[i % n])
     assert put_aside(aside) is aside, "they are on the disk already"
 
-    def full(*args, **kwargs):
-        raise OSError(errno.ENOSPC, "No space left on device")
-    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    monkeypatch.setattr(tempfile, "TemporaryFile", full_disk)
     assert put_aside(there) is there
+
+
+def full_disk(*args, **kwargs):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_copy_on_the_disk_keeps_the_numbers_of_its_moment(full, monkeypatch):
+    if full:
+        monkeypatch.setattr(tempfile, "TemporaryFile", full_disk)
+    weights = np.random.default_rng(0).standard_normal(50).astype(np.float32)
+    before, copy = weights.copy(), on_disk(weights)
+    weights += 1
+    assert isinstance(copy, np.ndarray if full else OnDisk)
+    np.testing.assert_array_equal(np.concatenate([copy[:9], copy[9:]]), before, strict=True)

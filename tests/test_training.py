@@ -179,6 +179,7 @@ def test_minutes_become_a_plan_that_is_kept(data, tmp_path, monkeypatch):
 
 def test_measuring_leaves_no_trace(data, tmp_path, monkeypatch):
     """A run by minutes has the bits of a run by its number of steps: the measured steps are undone, buffers included."""
+    monkeypatch.setattr(plans, "PIECE", 1000)
     loop.train(recipe("cvt", steps=None, minutes=0.04), tmp_path / "a")
     steps = RunFolder(tmp_path / "a").read_config().plan.steps
     monkeypatch.setattr(plans, "evaluation_interval", lambda *args: RunFolder(tmp_path / "a").read_config().plan.evaluate_every)

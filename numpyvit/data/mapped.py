@@ -114,13 +114,11 @@ def map_parts(folder, parts, img_size):
 
 
 class OnDisk:
-    """An array of images in a temporary file: images[lo:hi] reads a block of them. The file ends with the process."""
+    """An array in a temporary file: array[lo:hi] reads a block of its first axis. The file ends with the process."""
 
-    ndim, dtype = 4, np.dtype(np.uint8)
-
-    def __init__(self, images):
-        self.shape, self.file = images.shape, tempfile.TemporaryFile()
-        self.file.write(np.ascontiguousarray(images))
+    def __init__(self, array):
+        self.shape, self.dtype, self.ndim, self.file = array.shape, array.dtype, array.ndim, tempfile.TemporaryFile()
+        self.file.write(np.ascontiguousarray(array))
         self.file.flush()
 
     def __len__(self):
@@ -128,10 +126,18 @@ class OnDisk:
 
     def __getitem__(self, block):
         lo, hi, _ = block.indices(len(self))
-        shape, image = (max(hi - lo, 0), *self.shape[1:]), math.prod(self.shape[1:])
+        shape, row = (max(hi - lo, 0), *self.shape[1:]), self.dtype.itemsize * math.prod(self.shape[1:])
         if not shape[0]:
             return np.empty(shape, self.dtype)
-        return np.array(np.memmap(self.file, self.dtype, "r", offset=lo * image, shape=shape))   # mapped until copied
+        return np.array(np.memmap(self.file, self.dtype, "r", offset=lo * row, shape=shape))     # mapped until copied
+
+
+def on_disk(array):
+    """A copy of the array: OnDisk, or in memory where the disk has no room for it."""
+    try:
+        return OnDisk(array)
+    except OSError:
+        return array.copy()
 
 
 def put_aside(image_set):
