@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from numpyvit.data.mapped import OnDisk
 from numpyvit.errors import Interrupted, UserError
 from numpyvit.files.safetensors import read_tensors
 from numpyvit.training import loop, plan as plans
@@ -177,9 +178,15 @@ def test_minutes_become_a_plan_that_is_kept(data, tmp_path, monkeypatch):
     assert seconds < 5 * 4.8                                                 # loose: tests run side by side
 
 
+def test_the_images_of_a_run_lie_on_the_disk(data, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(loop, "run_to_the_end", lambda trainer, checkpoint: seen.append(trainer.dataset) or {})
+    loop.train(recipe(), tmp_path / "r")
+    assert isinstance(seen[0].train.images, OnDisk) and isinstance(seen[0].test.images, OnDisk)
+
+
 def test_measuring_leaves_no_trace(data, tmp_path, monkeypatch):
     """A run by minutes has the bits of a run by its number of steps: the measured steps are undone, buffers included."""
-    monkeypatch.setattr(plans, "PIECE", 1000)
     loop.train(recipe("cvt", steps=None, minutes=0.04), tmp_path / "a")
     steps = RunFolder(tmp_path / "a").read_config().plan.steps
     monkeypatch.setattr(plans, "evaluation_interval", lambda *args: RunFolder(tmp_path / "a").read_config().plan.evaluate_every)

@@ -127,13 +127,15 @@ def augment_batch(data: ImageSet, indices, seed: int, epoch: int, augment: Augme
 def views(images, indices, seed, epoch, augment, table):
     """The views of some of the images, as large as training images are.   (n, C, H, W) uint8 → (b, C, side, side)"""
     from .. import functional as F
-    drawn = F.augment_views(images, draw_views(indices, seed, epoch, augment, images.shape[1:]), table)
+    drawn = draw_views(indices, seed, epoch, augment, images.shape[1:])
+    drawn = drawn._replace(indices=np.arange(len(indices)))                  # images may be on the disk: read these
+    seen = F.augment_views(images[indices], drawn, table)
     if not augment.side:
-        return drawn
+        return seen
     if not augment.window:
-        return shrink(drawn, augment.side)
+        return shrink(seen, augment.side)
     windows = draw_windows(indices, seed, epoch, augment.window, images.shape[-1])
-    return resize_windows(drawn, windows, augment.side)
+    return resize_windows(seen, windows, augment.side)
 
 
 def check_sizes(augment, height, width):

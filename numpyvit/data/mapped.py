@@ -1,4 +1,4 @@
-"""Pixels that are not in memory: those of a folder that is larger than memory, and those that are needed late.
+"""Pixels that are not in memory: those of a folder that is larger than memory, and those of a run, a batch at a time.
 
 A mapped array reads pages of its file when they are needed, and the system drops them when memory is short. The images
 of a large folder are decoded once, into a file of the cache. The file's name is a hash of everything it depends on:
@@ -6,10 +6,12 @@ every image's path, size and time of change, and the size in pixels. A note with
 process that is killed leaves nothing that would be believed.
 """
 import hashlib
+import itertools
 import json
 import math
 import os
 import tempfile
+import threading
 
 import numpy as np
 
@@ -23,6 +25,7 @@ from .sources import cache_dir
 VERSION = 1                                                                  # of how pixels are decoded and stored
 NOTE = "complete.json"
 PIECE = 1 << 20                                                              # bytes written at a time
+LARGEST = 1 << 28                                                            # bytes that may lie in a temporary file
 
 
 def read_mapped(root, parts, img_size, progress=None):
@@ -114,37 +117,33 @@ def map_parts(folder, parts, img_size):
 
 
 class OnDisk:
-    """An array in a temporary file: array[lo:hi] reads a block of its first axis. The file ends with the process."""
+    """An array in a temporary file: array[rows] reads rows of its first axis. The file ends with the process."""
 
     def __init__(self, array):
-        self.shape, self.dtype, self.ndim, self.file = array.shape, array.dtype, array.ndim, tempfile.TemporaryFile()
-        self.file.write(np.ascontiguousarray(array))
-        self.file.flush()
+        self.shape, self.dtype, self.ndim = array.shape, array.dtype, array.ndim
+        self.file, self.lock = tempfile.TemporaryFile(buffering=0), threading.Lock()
+        array.tofile(self.file)
 
     def __len__(self):
         return self.shape[0]
 
-    def __getitem__(self, block):
-        lo, hi, _ = block.indices(len(self))
-        shape, row = (max(hi - lo, 0), *self.shape[1:]), self.dtype.itemsize * math.prod(self.shape[1:])
-        if not shape[0]:
-            return np.empty(shape, self.dtype)
-        return np.array(np.memmap(self.file, self.dtype, "r", offset=lo * row, shape=shape))     # mapped until copied
-
-
-def on_disk(array):
-    """A copy of the array: OnDisk, or in memory where the disk has no room for it."""
-    try:
-        return OnDisk(array)
-    except OSError:
-        return array.copy()
+    def __getitem__(self, rows):
+        """rows: a slice, or indices (b,)   →   (b, …), read and not mapped, since a mapped file can have large pages"""
+        rows, row_shape = np.arange(len(self))[rows], self.shape[1:]
+        array, size = np.empty((len(rows), *row_shape), self.dtype), self.dtype.itemsize * math.prod(row_shape)
+        edges = [0, *(np.flatnonzero(np.diff(rows) != 1) + 1), len(rows)]    # rows that follow each other go together
+        for lo, hi in itertools.pairwise(edges if len(rows) else []):
+            with self.lock:
+                self.file.seek(int(rows[lo]) * size)
+                self.file.readinto(array[lo:hi])
+        return array
 
 
 def put_aside(image_set):
-    """The same ImageSet with its images OnDisk. Images for which the disk has no room, and those that are mapped from a
-    file already, stay where they are."""
+    """The same ImageSet with its images OnDisk. Images stay where they are if they are more than LARGEST bytes, if the
+    disk has no room for them, and if they are mapped from a file already."""
     images = image_set.images
-    if not (isinstance(images, np.ndarray) and images.flags.owndata):
+    if not (isinstance(images, np.ndarray) and images.flags.owndata) or images.nbytes > LARGEST:
         return image_set
     try:
         return ImageSet(OnDisk(images), image_set.labels)

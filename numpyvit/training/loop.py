@@ -33,7 +33,8 @@ def train(recipe, out=None, threads=None, console=None):
                 progress.say(sentence)
         run = prepare.free_folder(out, f"{recipe.model}-{dataset.name}")
         config = prepare.new_config(recipe, dataset, model)
-        trainer = Trainer(run, config, prepare.without_test_images(dataset), model, threads, progress, world)
+        dataset = prepare.aside(dataset)
+        trainer = Trainer(run, config, dataset, model, threads, progress, world)
         run.create()                                                         # only after everything has been checked
         held.enter_context(run.lock())
         run.write_config(trainer.config)
@@ -73,7 +74,7 @@ def resume(path, threads=None, data_dir=None, console=None, **length):
                 progress.say(f"{name} was {config.versions.get(name)} and is now {version}: "
                              "the run continues, but its bits may differ")
         run.tidy()
-        dataset = prepare.without_test_images(dataset)
+        dataset = prepare.aside(dataset)
         return Trainer(run, config, dataset, model, threads, progress, world), checkpoint
 
     return run_together(begin, threads, data_dir, console)
@@ -106,7 +107,7 @@ def run_together(begin, threads, data_dir, console):
 
 def follow(world, config, model, data_dir, threads, progress):
     """The Trainer of a rank other than 0, which has rank 0's config and weights, reads the data and writes nothing."""
-    dataset = prepare.without_test_images(prepare.load_dataset(config.recipe, progress, config.data, data_dir))
+    dataset = prepare.aside(prepare.load_dataset(config.recipe, progress, config.data, data_dir))
     return Trainer(FollowedRun(), config, dataset, model, threads, progress, world)
 
 

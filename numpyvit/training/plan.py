@@ -7,14 +7,13 @@ import statistics
 import time
 from typing import NamedTuple
 
-from ..data.mapped import on_disk
+from ..runs.checkpoint import checkpoint_tensors
 from ..runs.config import Plan
 from .schedule import learning_rate
 
 EVALUATION_SHARE = 0.05                                                      # of the time, for validation images
 MARGIN = 0.98                                                                # of the time left is planned with
 END_SECONDS = 0.5                                                            # for writing the results
-PIECE = 2**17                                                                # weights read from the disk at a time
 
 
 class Speed(NamedTuple):
@@ -51,8 +50,9 @@ def evaluation_interval(watching, steps_per_epoch, steps):
 
 def measure_speed(trainer):
     """The Speed of a Trainer that has taken no step, by steps that are then undone. Compiling is not measured."""
-    recipe, flat, buffers = trainer.recipe, trainer.model.flat, dict(trainer.model.named_buffers())
-    weights, statistics_before = on_disk(flat), {name: buffer.copy() for name, buffer in buffers.items()}
+    recipe = trainer.recipe
+    tensors = checkpoint_tensors(trainer.model)
+    before = {name: array.copy() for name, array in tensors.items()}
     images, labels = trainer.dataset.train.images[:512], trainer.dataset.train.labels[:512]
 
     parts = [(False, 1.0)] if not recipe.small_size else [(True, recipe.small_share), (False, 1 - recipe.small_share)]
@@ -67,7 +67,7 @@ def measure_speed(trainer):
             take_step(0, small)
         trainer.evaluate(images[:64], labels[:64])
     started, step, count = time.monotonic(), 0.0, 0
-    for small, share in reversed(parts):                                     # a step of the run, on average
+    for small, share in reversed(parts):                                     # smaller images last: the run begins so
         begun, times = time.monotonic(), []
         while trainer.world.agree(False, len(times) < 3 or time.monotonic() - begun < enough)[1]:
             count += 1
@@ -78,9 +78,7 @@ def measure_speed(trainer):
     middle = time.monotonic()
     trainer.evaluate(images, labels)
     end = time.monotonic()
-    for lo in range(0, len(flat), PIECE):
-        flat[lo:lo + PIECE] = weights[lo:lo + PIECE]
-    for name, buffer in buffers.items():
-        buffer[...] = statistics_before[name]
+    for name, array in tensors.items():
+        array[...] = before[name]
     trainer.optimizer.begin()
     return Speed(step, (end - middle) / len(images), end - started)

@@ -59,9 +59,9 @@ def load_dataset(recipe, progress, recorded=None, data_dir=None):
     return dataset
 
 
-def without_test_images(dataset):
-    """The data set, whose test images are not in memory until they are scored, after the last step."""
-    return dataclasses.replace(dataset, test=put_aside(dataset.test))
+def aside(dataset):
+    """The data set with its images on the disk: a batch reads its rows, and the test images are read at the end."""
+    return dataclasses.replace(dataset, train=put_aside(dataset.train), test=put_aside(dataset.test))
 
 
 def new_model(recipe, dataset, world=ALONE):
