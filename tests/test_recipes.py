@@ -1,4 +1,5 @@
 """The tables of recipes: a family and a length choose a net, a net chooses its settings, and help shows both."""
+import dataclasses
 import json
 from pathlib import Path
 
@@ -49,13 +50,13 @@ def test_the_length_chooses_the_net(family, minutes):
 def test_an_hour_has_settings_of_its_own():
     """In minutes alone: a length in steps says nothing of how long the run takes."""
     short, long = recipe_for(minutes=45.0), recipe_for(minutes=45.1)
-    assert (short.cutout, short.small_share, short.small_window) == (0, 0.8, 24)
-    assert (long.cutout, long.small_share, long.small_window) == (8, 0.6, 0)
+    assert (short.cutout, long.cutout) == (0, 8)
+    assert dataclasses.replace(long, minutes=short.minutes, cutout=0) == short
     assert "; cutout of 8 × 8 pixels; " in how_it_trains(long)
     assert "cutout" not in how_it_trains(short)
     assert ("; random squares of 24 pixels or more of each image, resized to 24 × 24 pixels, in the first 80% of the steps; "
             in how_it_trains(short))
-    assert "; 24 × 24 pixels in the first 60% of the steps; " in how_it_trains(long)
+    assert "; 24 × 24 pixels in the first 60% of the steps; " in how_it_trains(recipe_for(small_window=0, small_share=0.6))
     assert recipe_for(minutes=60.0, cutout=0).cutout == 0 and recipe_for(steps=10**6).cutout == 0
     assert recipe_for(model="vit", model_fields={"depth": 1}, minutes=60.0).cutout == 0
 
@@ -155,10 +156,10 @@ def test_the_reference_at_the_same_place(monkeypatch):
 def test_the_reference_of_an_hour(monkeypatch):
     monkeypatch.setattr(reference, "CURVES", {Recipe.model: {100: ((20, 0.4), (100, 0.8))}})
     monkeypatch.setattr(reference, "LONG_CURVES", {Recipe.model: {100: ((20, 0.6), (100, 0.9))}})
-    for of_an_hour in (recipe_for(minutes=60.0), recipe_for(steps=100, cutout=8, small_share=0.6, small_window=0)):
+    for of_an_hour in (recipe_for(minutes=60.0), recipe_for(steps=100, cutout=8)):
         assert reference.reference_accuracy(of_an_hour, "cifar10", 100, 100) == 0.9
     assert reference.reference_accuracy(recipe_for(steps=100), "cifar10", 100, 100) == 0.8
-    assert reference.reference_accuracy(recipe_for(steps=100, cutout=8), "cifar10", 100, 100) is None
+    assert reference.reference_accuracy(recipe_for(steps=100, cutout=4), "cifar10", 100, 100) is None
 
 
 def test_curves_are_of_presets_and_rise():

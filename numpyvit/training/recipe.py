@@ -15,7 +15,7 @@ SHAPES = {"model": "vit_pico_patch4_32", "batch_size": 32, "lr": 2e-3}       # t
 # {family: ((up to so many minutes, the preset, its settings that are then not those of SETTINGS), …)}
 LENGTHS = {
     "vit": ((45.0, "vit_mini_convpool_32", {}),
-            (math.inf, "vit_mini_convpool_32", {"cutout": 8, "small_share": 0.6, "small_window": 0})),
+            (math.inf, "vit_mini_convpool_32", {"cutout": 8})),
     "cvt": ((math.inf, "cvt_mini_convpool_32", {}),),
     "swin": ((math.inf, "swin_mini_convpool_32", {}),),
 }
