@@ -27,7 +27,8 @@ WINDOWS_FIRST = {"small_size": 24, "small_share": 0.8, "small_window": 24}
 CONVPOOL = MUON_STEM | WINDOWS_FIRST | {"lr": 0.012, "batch_size": 256, "weight_decay": 0.35, "momentum": 0.7}
 SETTINGS = {
     "vit_mini_convpool_32": CONVPOOL,
-    "swin_mini_convpool_32": MUON_STEM | {"lr": 0.012, "batch_size": 256, "weight_decay": 0.5},   # windows fix the size
+    "swin_mini_convpool_32": MUON_STEM | {"lr": 0.012, "batch_size": 256, "weight_decay": 0.5,    # windows fix the size
+                                         "momentum": 0.7},
     "cvt_mini_convpool_32": CONVPOOL,
     "vit_nano_conv_32": MUON_STEM | SMALL_FIRST,
     "vit_mini_conv_32": MUON_STEM | SMALL_FIRST,
