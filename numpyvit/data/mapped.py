@@ -141,7 +141,7 @@ class OnDisk:
 
 def put_aside(image_set):
     """The same ImageSet with its images OnDisk. Images stay where they are if they are more than LARGEST bytes, if the
-    disk has no room for them, and if they are mapped from a file already."""
+    disk has no room for them, or if they are mapped from a file already."""
     images = image_set.images
     if not (isinstance(images, np.ndarray) and images.flags.owndata) or images.nbytes > LARGEST:
         return image_set

@@ -67,7 +67,8 @@ def measure_speed(trainer):
             take_step(0, small)
         trainer.evaluate(images[:64], labels[:64])
     started, step, count = time.monotonic(), 0.0, 0
-    for small, share in reversed(parts):                                     # smaller images last: the run begins so
+    # The size that the run begins with comes last: one change of size less, and less memory.
+    for small, share in reversed(parts):                                     # a step of the run, on average
         begun, times = time.monotonic(), []
         while trainer.world.agree(False, len(times) < 3 or time.monotonic() - begun < enough)[1]:
             count += 1

@@ -24,12 +24,11 @@ MUON_STEM = MUON | {"lr": 8.5e-3, "lr_rest": 0.25, "batch_size": 128, "weight_de
                     "first_filters": "whitened"}
 SMALL_FIRST = {"small_size": 24, "small_share": 0.6}
 WINDOWS_FIRST = {"small_size": 24, "small_share": 0.8, "small_window": 24}
-CONVPOOL = MUON_STEM | WINDOWS_FIRST | {"lr": 0.012, "batch_size": 256, "weight_decay": 0.35, "momentum": 0.7}
+MUON_POOL = MUON_STEM | {"lr": 0.012, "batch_size": 256, "momentum": 0.7}
 SETTINGS = {
-    "vit_mini_convpool_32": CONVPOOL,
-    "swin_mini_convpool_32": MUON_STEM | {"lr": 0.012, "batch_size": 256, "weight_decay": 0.5,    # windows fix the size
-                                         "momentum": 0.7},
-    "cvt_mini_convpool_32": CONVPOOL,
+    "vit_mini_convpool_32": MUON_POOL | WINDOWS_FIRST | {"weight_decay": 0.35},
+    "swin_mini_convpool_32": MUON_POOL | {"weight_decay": 0.5},              # whose windows fix the size of the images
+    "cvt_mini_convpool_32": MUON_POOL | WINDOWS_FIRST | {"weight_decay": 0.35},
     "vit_nano_conv_32": MUON_STEM | SMALL_FIRST,
     "vit_mini_conv_32": MUON_STEM | SMALL_FIRST,
     "vit_nano_patch4_32": MUON | SMALL_FIRST | {"lr": 8.5e-3, "lr_rest": 0.25, "batch_size": 128, "weight_decay": 0.15,
