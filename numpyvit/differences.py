@@ -76,11 +76,13 @@ def check_gradient(name, x, dx, u, y, at, rng, tolerance, entries, settle, same_
     # below this norm a gradient counts as zero: rounding is all there is (a key's bias, a softmax over one key)
     floor = 1e-4 * np.linalg.norm(u) * np.linalg.norm(y) / max(size, 1.0)
 
-    def along(v, step, norm):
-        return slope(lambda t: at(x + t * v), u, float((dx * v).sum()), step, tolerance, max(norm, floor), settle)
+    def along(v, step, norm, true=0.0):
+        return slope(lambda t: at(x + t * v), u, float((dx * v).sum()), step, tolerance, max(norm, floor), settle,
+                     1e-3 * true + tolerance * floor)
     first = rng.standard_normal(x.shape)
     worst = direction = along(first, 0.05 * size, np.linalg.norm(dx))
     result = Gradient(name, x.shape, direction.error, direction.verdict)
+    true = abs(direction.exact) if math.isfinite(direction.exact) else 0.0
     order = np.concatenate([np.argsort(-np.abs(dx).ravel())[:ENTRIES // 4], rng.permutation(x.size)])
     for count, i in enumerate(order):
         found = direction.verdict == "ok" or worst.verdict == "WRONG" and result.entry is not None
@@ -89,7 +91,7 @@ def check_gradient(name, x, dx, u, y, at, rng, tolerance, entries, settle, same_
         entry = tuple(int(k) for k in np.unravel_index(i, x.shape))
         v = np.zeros_like(x)
         v[entry] = 1
-        one = along(v, 0.05 * max(size, abs(float(x[entry]))), float(np.abs(dx).max(initial=0.0)))
+        one = along(v, 0.05 * max(size, abs(float(x[entry]))), float(np.abs(dx).max(initial=0.0)), true)
         if one.verdict != "ok" and (result.entry is None or one.rank > worst.rank):
             worst, result.entry, result.exact, result.ours = one, entry, one.exact, one.ours
     result.verdict = max(direction.verdict, worst.verdict, key=VERDICTS.index)
@@ -102,8 +104,12 @@ def check_gradient(name, x, dx, u, y, at, rng, tolerance, entries, settle, same_
     return result
 
 
-def slope(f, u, ours, h, tolerance, scale, settle):
-    """Slope of ⟨u, f(t)⟩ at 0 beside backward's value of it, ours. scale: the size that tolerance is relative to."""
+def slope(f, u, ours, h, tolerance, scale, settle, small):
+    """Slope of ⟨u, f(t)⟩ at 0 beside backward's value of it, ours. scale: the size that tolerance is relative to.
+
+    small: what counts as small beside the gradient that the differences found. A huge scale, which is backward's, must
+    not make everything that they say look settled.
+    """
     exact, doubt = derivative(f, u, h, settle * tolerance * scale)
     allowed = tolerance * max(scale, abs(exact))
     error = abs(exact - ours) / max(scale, abs(exact), 1e-300) if math.isfinite(exact) else math.inf
@@ -113,9 +119,14 @@ def slope(f, u, ours, h, tolerance, scale, settle):
     again, _ = derivative(f, u, 0.7 * h, settle * allowed)                   # noise may settle once, by chance
     doubt = max(doubt, abs(again - exact))
     settled = settled and abs(again - exact) <= max(allowed, 0.1 * abs(exact - ours))
+    settled = settled and doubt <= max(small, 1e-3 * abs(exact))
+    near_left, near_right, noise = close_up(f, u, h)
+    if noise <= 0.1 * abs(exact - ours) and not moves_in_steps(f, h):        # or the steps were too long for f
+        settled = settled and abs((near_left + near_right) / 2 - exact) <= 0.5 * abs(exact - ours)
     rounded = abs(exact - ours) <= 1e-3 * max(scale, abs(exact)) and moves_in_steps(f, h)        # as float32 would be
     (left, left_doubt), (right, right_doubt) = (derivative(f, u, h, settle * allowed, side) for side in (-1, 1))
-    if abs(right - left) > 10 * (left_doubt + right_doubt) + 100 * allowed:
+    smooth = noise <= 0.1 * abs(right - left) and abs(near_right - near_left) < 0.5 * abs(right - left)
+    if abs(right - left) > 10 * (left_doubt + right_doubt) + 100 * allowed and not smooth:
         note = f"one-sided slopes differ {{place}}: {left:.6g} and {right:.6g}, ours {ours:.6g}: a kink"
         return Slope("KINK", exact, ours, error, note)
     if settled and not rounded:
@@ -127,6 +138,15 @@ def slope(f, u, ours, h, tolerance, scale, settle):
     else:
         note = f"the differences of forward do not settle {{place}}: they still move by {doubt:.1e}"
     return Slope("UNSETTLED", exact, ours, error, note)
+
+
+def close_up(f, u, h):
+    """Slopes of ⟨u, f(t)⟩ to the left and to the right over a step of h/4¹⁰, and how large rounding makes them."""
+    step = h / 4**10
+    with np.errstate(all="ignore"):
+        before, here, after = (float((f(t) * u).sum()) for t in (-step, 0.0, step))
+        noise = 8 * np.finfo(np.float64).eps * float(np.abs(f(0.0) * u).sum()) / step
+        return (here - before) / step, (after - here) / step, noise
 
 
 def moves_in_steps(f, h):

@@ -145,6 +145,7 @@ def check_pair(call, backward, names, arrays, tolerance, seed, integers=(), most
         report.problems.append("backward is called with two arguments, backward(dy, cache)"
                                + (", and dy is the tuple of the gradients of all outputs" if several else ""))
         return report
+    kept, base = [None if a is None else a.copy() for a in handed_in], flat(y)
     result = backward(tuple(dys) if several else dys[0], cache)
     if any(not np.array_equal(part, dy) for part, dy in zip(parts, dys)):
         report.problems.append("dy was changed in place: backward has to leave dy as it is, its caller may need it")
@@ -155,7 +156,11 @@ def check_pair(call, backward, names, arrays, tolerance, seed, integers=(), most
     if len(grads) != len(names):
         report.problems.append(f"backward returns {len(grads)} gradients for {len(names)} arrays: {', '.join(names)}")
         return report
-    u, base = flat(tuple(parts)), flat(y)
+    report.problems += [f"{name} was written to by backward" for name, before, after in zip(names, kept, handed_in)
+                        if before is not None and not np.array_equal(before, after, equal_nan=True)]
+    if not np.array_equal(base, flat(y), equal_nan=True):
+        report.problems.append("forward's y was changed by backward: its caller may need y")
+    u = flat(tuple(parts))
     for i, (name, x, dx) in enumerate(zip(names, arrays, grads)):
         if progress:
             progress(name)

@@ -274,3 +274,45 @@ def test_hint_of_a_missing_sum_and_of_an_exchange():
 def test_no_hint_where_nothing_fits():
     report = gradcheck.check(layer_norm.layer_norm_forward, no_mean, r((2, 5, 21)), r(21), r(21))
     assert not report.gradients[0].ok and report.gradients[0].note == ""
+
+
+def test_a_gradient_larger_than_all_steps_is_not_called_wrong():
+    for forward, backward, x in (
+            (lambda x: (1 / x, x), lambda dy, x: -dy / x**2, np.array([1e-6, 1.0, 2.0])),
+            (lambda x: (np.sin(1e5 * x), x), lambda dy, x: dy * 1e5 * np.cos(1e5 * x),
+             np.random.default_rng(0).standard_normal(60))):
+        gradient, = gradcheck.check(forward, backward, x).gradients
+        assert gradient.verdict == "UNSETTLED" and "do not settle" in gradient.note
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_steep_place_at_the_end_of_the_domain_is_no_kink():
+    x = np.array([1 - 1e-6, 0.1, 0.2])
+    gradient, = gradcheck.check(lambda x: (np.arccos(x), x), lambda dy, x: -dy / np.sqrt(1 - x * x), x).gradients
+    assert gradient.verdict == "UNSETTLED"
+
+
+def test_a_backward_that_is_far_too_large_is_wrong():
+    x = np.random.default_rng(0).standard_normal(60)
+    gradient, = gradcheck.check(lambda x: (np.sin(x), x), lambda dy, x: 1e12 * dy * np.cos(x), x).gradients
+    assert gradient.verdict == "WRONG" and gradient.note == "ours = 1e+12 × exact everywhere"
+
+
+def test_a_backward_that_writes_to_x_or_y_is_named():
+    def relu_backward(dy, cache):
+        x, = cache
+        x[x < 0] = 0
+        return dy * (x > 0)
+
+    def exp_forward(x):
+        y = np.exp(x)
+        return y, y
+
+    def exp_backward(dy, y):
+        y *= dy
+        return y
+    x = np.random.default_rng(0).standard_normal(20)
+    report = gradcheck.check(lambda x: (np.maximum(x, 0), (x,)), relu_backward, x)
+    assert not report and report.problems == ["x was written to by backward"]
+    report = gradcheck.check(exp_forward, exp_backward, x)
+    assert not report and report.problems == ["forward's y was changed by backward: its caller may need y"]
