@@ -352,6 +352,25 @@ def test_images_are_prepared_as_the_libraries_do(tmp_path):
             p(wrong)
 
 
+@pytest.mark.parametrize("size", [(640, 478), (478, 640), (322, 322), (347, 500), (474, 600), (225, 3999)])
+def test_the_shorter_side_has_exactly_the_size_that_is_said(size):
+    from PIL import Image
+    rng, (short, long) = np.random.default_rng(0), sorted(size)
+    image = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    sides = [256, int(256 * long / short)]
+    W, H = sides if size[0] == short else sides[::-1]
+    left, top = round((W - 224) / 2), round((H - 224) / 2)
+    want = image.resize((W, H), Image.Resampling.BILINEAR).crop((left, top, left + 224, top + 224))
+    got = Preprocessing((224, 224), "crop", 224 / 256, "bilinear").pixels(image)
+    np.testing.assert_array_equal(got.transpose(1, 2, 0), np.asarray(want))
+
+
+def test_a_share_that_was_a_quotient_gives_the_whole_number():
+    for short in range(225, 512):
+        assert Preprocessing((224, 224), "crop", 224 / short).resized_to() == (short, short)
+    assert Preprocessing((224, 224), "crop", 0.9).resized_to() == (248, 248)          # timm rounds 248.9 down
+
+
 def test_what_is_usual(tmp_path):
     said = {key: str(usual_preprocessing(*key, (224, 224))) for key in TABLES}
     assert "248" in said["timm", "vit"] and "mean 0.5," in said["timm", "vit"] and "mean 0.485" in said["timm", "swin"]

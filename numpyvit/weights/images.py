@@ -70,7 +70,9 @@ class Preprocessing:
 
     def resized_to(self):
         """(H, W) before the middle is cut out, of an image with the ratio of size."""
-        return tuple(math.floor(n / self.crop_pct) if self.how == "crop" else n for n in self.size)
+        if self.how != "crop":
+            return self.size
+        return tuple(math.floor(n / self.crop_pct + 1e-9) for n in self.size)     # 224 / (224 / 400) is below 400
 
     def fit(self, image):
         """A Pillow image → one of the size."""
@@ -81,8 +83,10 @@ class Preprocessing:
         if self.how == "fit":
             return ImageOps.fit(image, (W, H), method)
         to_H, to_W = self.resized_to()
-        scale = max(to_H / image.height, to_W / image.width)
-        image = image.resize((max(W, int(image.width * scale)), max(H, int(image.height * scale))), method)
+        height, width = to_H, image.width * to_H // image.height             # whole numbers: no 255 for 256
+        if width < to_W:
+            height, width = image.height * to_W // image.width, to_W
+        image = image.resize((width, height), method)
         left, top = round((image.width - W) / 2), round((image.height - H) / 2)
         return image.crop((left, top, left + W, top + H))
 
