@@ -119,6 +119,17 @@ def test_a_bias_table_that_is_none(path):
             numpyvit.load_weights(model, path)
 
 
+@pytest.mark.parametrize("family, field, theirs, ours", [
+    ("vit", "pos_embed", "sincos2d", "none"), ("vit", "global_pool", "avg", "avg"), ("cvt", "kv_stride", 2, 1),
+    ("cvt", "patch_strides", (4, 2), (2, 2)), ("swin", "norm_eps", 1e-5, 1e-4)])
+def test_another_function_of_the_same_tensors_is_said(path, family, field, theirs, ours):
+    model = numpyvit.create_model(family, **FAMILIES[family] | {field: theirs})
+    numpyvit.save_weights(model, path)
+    sentences = numpyvit.load_weights(numpyvit.create_model(family, **FAMILIES[family] | {field: ours}), path)
+    said = f"the weights were made with {field} "
+    assert [s.startswith(said) and "the logits differ" in s for s in sentences] == [True] * (theirs != ours)
+
+
 def test_head_of_other_classes(path):
     model, other = vit(seed=1), vit(seed=2, num_classes=7)
     numpyvit.save_weights(model, path)

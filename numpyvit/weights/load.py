@@ -21,6 +21,8 @@ FORMAT = "numpyvit-weights-1"
 USUAL = {"vit": {"act": "gelu", "norm_eps": 1e-6}, "swin": {"act": "gelu", "norm_eps": 1e-5},
          "cvt": {"act": "quick_gelu", "norm_eps": 1e-5}}
 HEAD = ("head.", "pre_logits.")
+FREE = ("img_size", "num_classes", "in_chans", "representation_size", "window_size", "mlp_ratio", "drop_rate",
+        "attn_drop_rate", "drop_path_rate")          # fields that decide shapes alone, or what is dropped out
 
 
 def load_weights(model, path, resize="bicubic", drop_head=False):
@@ -76,13 +78,16 @@ def compare_configs(found, config, model_config):
     """Where the file was made for another function of the same tensors, in sentences; UserError for another number of
     heads.
     """
-    mine = {name: getattr(model_config, name, None) for name in ("num_heads", "act", "norm_eps", "norm_order")}
-    heads = config.get("num_heads")
+    heads, mine = config.get("num_heads"), dataclasses.asdict(model_config)
     if heads is not None and tuple_of(heads) != tuple_of(mine["num_heads"]):
         raise UserError(f"its attention has {heads} heads, this model's {mine['num_heads']}")
     theirs = USUAL.get(found.family, {}) | HABITS.get((found.format, found.family), {}) | config
-    return [f"the weights were made with {name} {theirs[name]}, this model has {mine[name]}: the logits differ a little"
-            for name in ("act", "norm_eps", "norm_order") if name in theirs and theirs[name] != mine[name]]
+    compared = ("act", "norm_eps", "norm_order")
+    if found.format == "numpyvit":                                           # whose file has every field
+        compared = [name for name in mine if name not in FREE]
+    return [f"the weights were made with {name} {theirs[name]}, this model has {mine[name]}: the logits differ"
+            + (" a little" if name in ("act", "norm_eps") else "")
+            for name in compared if name in theirs and tuple_of(theirs[name]) != tuple_of(mine[name])]
 
 
 def tuple_of(value):
