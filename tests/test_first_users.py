@@ -354,6 +354,44 @@ def test_22_patience_ends_a_run_early_and_the_best_weights_are_kept(data, tmp_pa
     assert_same_run(tmp_path / "a", tmp_path / "b")
 
 
+def test_22_an_extension_counts_its_patience_anew(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("numpyvit.training.plan.evaluation_interval", lambda *args: 2)
+    monkeypatch.setattr("numpyvit.training.watched.reference_accuracy", lambda *args: 0.25)
+    shown = []
+    monkeypatch.setattr("numpyvit.training.progress.Progress.evaluated", lambda self, name, value: shown.append(name))
+    scores(monkeypatch, [0.5, 0.1, 0.1, 0.1, 0.2, 0.3, 0.3])
+    loop.train(recipe(steps=12, patience=2, schedule="constant", warmup=0.0), tmp_path / "r")
+    assert json.loads((tmp_path / "r" / "result.json").read_text())["steps"] == 6
+    assert shown.count("reference") == 3
+    shown.clear()
+    loop.resume(tmp_path / "r", steps=6)
+    assert json.loads((tmp_path / "r" / "result.json").read_text())["steps"] == 12
+    assert "val acc" in shown and "reference" not in shown                  # whose curves are of runs in one part
+
+
+def test_22_an_extension_that_cannot_go_on_keeps_the_result(data, tmp_path):
+    loop.train(recipe(steps=3), tmp_path / "r")
+    result, config = ((tmp_path / "r" / name).read_bytes() for name in ("result.json", "config.json"))
+    metrics = tmp_path / "r" / "metrics.jsonl"
+    metrics.write_bytes(b"?" + metrics.read_bytes()[1:])
+    with pytest.raises(ValueError, match="line 1 is not a JSON object"):
+        loop.resume(tmp_path / "r", steps=2)
+    assert (tmp_path / "r" / "result.json").read_bytes() == result
+    assert (tmp_path / "r" / "config.json").read_bytes() == config
+
+
+def test_22_an_extension_killed_before_its_first_checkpoint_goes_on_in_silence(data, tmp_path, monkeypatch, capsys):
+    loop.train(recipe(steps=3), tmp_path / "r")
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "take_step", lambda *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            loop.resume(tmp_path / "r", steps=2)
+    capsys.readouterr()
+    loop.resume(tmp_path / "r")
+    assert "config.json was changed" not in " ".join(capsys.readouterr().out.split())
+    assert json.loads((tmp_path / "r" / "result.json").read_text())["steps"] == 5
+
+
 def test_22_patience_needs_validation_images(data, tmp_path):
     with pytest.raises(ValueError, match="patience: expected validation images"):
         loop.train(recipe(patience=1, val=0), tmp_path / "r")

@@ -11,6 +11,7 @@ from ..weights.load import describe_model
 
 FORMAT = "numpyvit-checkpoint-1"
 LOGS = ("metrics.jsonl", "timings.jsonl")
+OF_LENGTH = ("minutes", "epochs", "steps", "small_size", "evaluate_every", "seconds_per_step", "start")
 
 
 @dataclass
@@ -48,6 +49,8 @@ class Checkpoint:
     def changes(self, config):
         """Sentences about settings of the RunConfig that are not those with which the checkpoint was written."""
         now = settings_of(config)
+        if config.plan and 0 < config.plan.start == self.position.step:      # extended, and stopped before a checkpoint
+            now = {name: value for name, value in now.items() if name not in OF_LENGTH}
         return [f"config.json was changed since step {self.position.step}: {name} was {self.settings[name]!r} and is "
                 f"now {now[name]!r}; the run goes on with that" for name in now
                 if name in self.settings and self.settings[name] != now[name]]

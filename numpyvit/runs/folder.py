@@ -100,9 +100,13 @@ class RunFolder:
                     files.truncate(path, whole_lines(path))
                 sentences.append(f"{path} has {size} bytes, fewer than the {length} it had at the checkpoint: "
                                  "lines are missing")
+        self.check_metrics()
+        return sentences
+
+    def check_metrics(self):
+        """Raise UserError for a line of metrics.jsonl that cannot be read."""
         if files.size_of(self.file("metrics.jsonl")):
             self.read_metrics()
-        return sentences
 
     def read_metrics(self):
         """The objects of metrics.jsonl; an unfinished last line is left out. UserError for a line that is no object."""

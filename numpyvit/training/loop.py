@@ -61,6 +61,7 @@ def resume(path, threads=None, data_dir=None, console=None, **length):
         for sentence in checkpoint.changes(config) if checkpoint else []:
             progress.say(sentence)
         if length:
+            run.check_metrics()                                              # before the result of the run is forgotten
             config = prepare.extended(config, run.path, checkpoint if finished else None, length)
             progress.say(f"the run is extended from step {checkpoint.position.step}, where a new "
                          f"{config.recipe.schedule} schedule begins")

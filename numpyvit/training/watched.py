@@ -13,7 +13,7 @@ class Watched:
     """
 
     def __init__(self, trainer):
-        self.trainer, self.accuracies, self.best = trainer, [], None
+        self.trainer, self.accuracies, self.before, self.best = trainer, [], 0, None
         for name, asked in (("keep best", trainer.recipe.keep == "best"), ("patience", trainer.recipe.patience > 0)):
             if asked and not len(trainer.val_labels):
                 raise UserError(f"{name}: expected validation images, got --val 0")
@@ -26,8 +26,9 @@ class Watched:
         loss, accuracy = trainer.evaluate(trainer.val_images, trainer.val_labels)
         trainer.record({"kind": "val", "step": step, "loss": loss, "accuracy": accuracy})
         trainer.progress.evaluated("val acc", accuracy)
-        expected = reference_accuracy(trainer.recipe, trainer.config.data.name, step, trainer.config.plan.steps)
-        if expected is not None:
+        plan = trainer.config.plan
+        expected = reference_accuracy(trainer.recipe, trainer.config.data.name, step, plan.steps)
+        if expected is not None and not plan.start:                          # the curves are of runs in one part
             trainer.progress.evaluated("reference", expected)
         if trainer.recipe.keep == "best" and accuracy > max(self.accuracies, default=-1.0):
             self.keep()
@@ -36,9 +37,12 @@ class Watched:
         trainer.progress.paused()
 
     def judge(self):
-        """Stop the run if the best accuracy is as many looks ago as the recipe's patience."""
-        patience = self.trainer.recipe.patience
-        if patience and len(self.accuracies) - 1 - int(np.argmax(self.accuracies or [0])) >= patience:
+        """Stop the run if the best accuracy is as many looks ago as the recipe's patience.
+
+        A run that was extended begins to count anew: the looks before the extension are left out.
+        """
+        patience, accuracies = self.trainer.recipe.patience, self.accuracies[self.before:]
+        if patience and len(accuracies) - 1 - int(np.argmax(accuracies or [0])) >= patience:
             self.trainer.stopping = True
 
     def keep(self):
@@ -56,7 +60,9 @@ class Watched:
 
         def accuracies():
             entries = run.read_metrics() if run.position.metrics_bytes else []
-            return [entry["accuracy"] for entry in entries if entry.get("kind") == "val"]
+            looks = [entry for entry in entries if entry.get("kind") == "val"]
+            before = sum(entry["step"] <= self.trainer.config.plan.start for entry in looks)
+            return [entry["accuracy"] for entry in looks], before
 
-        self.accuracies = self.trainer.world.from_first(accuracies)
+        self.accuracies, self.before = self.trainer.world.from_first(accuracies)
         self.judge()
