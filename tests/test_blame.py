@@ -316,3 +316,10 @@ def test_a_backward_that_writes_to_x_or_y_is_named():
     assert not report and report.problems == ["x was written to by backward"]
     report = gradcheck.check(exp_forward, exp_backward, x)
     assert not report and report.problems == ["forward's y was changed by backward: its caller may need y"]
+
+
+@pytest.mark.parametrize("y, kinds", [(lambda x: (np.sin(x), None), "ndarray, None"), (lambda x: None, "None"),
+                                      (lambda x: "sin", "str")])
+def test_an_output_that_is_no_array_of_numbers_is_named(y, kinds):
+    report = gradcheck.check(lambda x: (y(x), x), lambda dy, x: dy * np.cos(x), np.ones(3))
+    assert not report and f"forward's y is {kinds}, expected arrays of numbers" in str(report)
