@@ -95,7 +95,7 @@ class Model(FlatModule):
         """Add into every parameter's .grad and return dimages (B, in_chans, H, W).   dlogits (B, K)
 
         After for_training_steps() it returns None, and a cache serves once. Raises UserError for gradients of another
-        shape, and for a cache of another model or one that has served.
+        shape, and for a cache of a model of another config or one that has served.
         """
         if not isinstance(cache, ModelCache) or cache.config != self.config:
             what = f"what forward of this {type(self).__name__} returned"
