@@ -1,5 +1,6 @@
 """The explorer's recording: the definitions themselves, on arrays that remember how they were computed."""
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -207,6 +208,69 @@ def test_the_update_is_the_optimisers(kind, rng=np.random.default_rng(0)):
         optimizer.step(0.01, 7, optimizer.grad_norm())
     for name, p in twin.named_parameters():
         np.testing.assert_allclose(r.tape.value(r.updated[name]), p.data, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("settings", [{}, {"optimizer": "muon", "schedule": "one_cycle"}], ids=["linear", "one_cycle"])
+def test_the_step_of_a_run_has_the_rate_of_its_schedule(settings, tmp_path, monkeypatch):
+    """Stopped, finished, extended: the rate is the one that metrics.jsonl has of the step that the page names."""
+    from numpyvit.errors import Interrupted
+    from numpyvit.explorer.update import update_of
+    from numpyvit.explorer.write import update_text
+    from numpyvit.runs.classifier import Classifier
+    from numpyvit.runs.folder import RunFolder
+    from numpyvit.training import loop
+    from test_training import stop_at
+    from tiny import recipe, small_shapes
+    small_shapes(monkeypatch)
+    run = tmp_path / "run"
+
+    def rates():
+        return {entry["step"]: entry["lr"] for entry in RunFolder(run).read_metrics() if entry["kind"] == "train"}
+
+    kind = settings.get("optimizer", "adamw")
+    with monkeypatch.context() as patch:
+        stop_at(patch, 4)
+        with pytest.raises(Interrupted):
+            loop.train(recipe(**settings), run)
+    stopped = update_of(Classifier(run))
+    assert not stopped.ended and stopped.number == len(rates()) + 1 == 6
+    loop.resume(run)
+    assert stopped.lr == rates()[6] != recipe(**settings).lr
+    assert update_text(stopped) == f"{kind}, step 6, learning rate {rates()[6]:.4g}"
+    ended = update_of(Classifier(run))
+    assert (ended.ended, ended.number, ended.lr) == (True, 13, rates()[12]) and ended.lr < recipe(**settings).lr / 4
+    assert update_text(ended) == (f"{kind}, step 13, one more than the run took, with the learning rate of step 12, its last, "
+                                  f"{rates()[12]:.4g}")
+    with monkeypatch.context() as patch:                                      # a schedule of its own
+        stop_at(patch, 1)
+        with pytest.raises(Interrupted):
+            loop.resume(run, steps=5)
+    stopped = update_of(Classifier(run))
+    loop.resume(run)
+    assert (stopped.ended, stopped.number, stopped.lr) == (False, 15, rates()[15])
+    ended = update_of(Classifier(run))
+    assert (ended.ended, ended.number, ended.lr) == (True, 18, rates()[17])
+    for path in RunFolder(run).checkpoints():
+        os.remove(path)
+    assert update_of(Classifier(run)) is None                                 # nothing is left of what the optimiser remembered
+
+
+def test_the_step_of_a_run_that_ended_early(tmp_path, monkeypatch):
+    """Its last step is the last that it took, not the last of its plan."""
+    import numpyvit
+    from numpyvit.explorer.update import update_of
+    from numpyvit.runs.classifier import Classifier
+    from tiny import FAMILIES, small_shapes
+    data = small_shapes(monkeypatch)
+    model = numpyvit.create_model("vit", num_classes=len(data.classes), **FAMILIES["vit"])
+    run, rates = tmp_path / "run", []
+
+    def callback(entry):
+        rates.extend([entry["lr"]] if entry["kind"] == "train" else [])
+        return len(rates) == 5
+    numpyvit.fit(model, data, out=run, callback=callback, steps=20, batch_size=32, val=64)
+    update = update_of(Classifier(run))
+    assert (update.ended, update.number, update.lr) == (True, 6, rates[4])
 
 
 def test_weights_without_a_run(tmp_path, capsys):

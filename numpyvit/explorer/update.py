@@ -3,6 +3,7 @@ import numpy as np
 
 from .. import functional as F
 from ..ops.optim import Update
+from ..training.schedule import learning_rate
 from ..training.trainer import new_optimizer
 from .pack import keep_bits
 
@@ -14,10 +15,12 @@ class UpdateStep:
 
     optimizer  an Optimizer of the model   lr: learning rate   number: of the step, 1 for the first
     vectors    {name: flat vector} of what the optimiser remembers
+    ended      whether the run has ended before this step, which then has the learning rate of the run's last one
     """
 
-    def __init__(self, optimizer, kind, lr, number, vectors):
+    def __init__(self, optimizer, kind, lr, number, vectors, ended=False):
         self.optimizer, self.kind, self.lr, self.number, self.vectors = optimizer, kind, float(lr), number, vectors
+        self.ended = ended
         self.parameters = {name: (p, start, end) for name, p, start, end in optimizer.model.layout()}
         self.scale, self.states, self.clipping = None, {}, {}
 
@@ -53,11 +56,19 @@ class UpdateStep:
 
 
 def update_of(classifier):
-    """The UpdateStep of a run: its newest checkpoint, the recipe's learning rate. None without the vectors."""
-    recipe, checkpoint = classifier.config.recipe, classifier.run.read_checkpoint()
+    """The UpdateStep of a run: the next step after its newest checkpoint, with the learning rate of the schedule.
+
+    After the last step of a run, one step more with the learning rate of the last.   None without the vectors.
+    """
+    recipe, plan, checkpoint = classifier.config.recipe, classifier.config.plan, classifier.run.read_checkpoint()
+    if checkpoint is None or plan is None:
+        return None
     optimizer = new_optimizer(classifier.model, recipe)
     vectors = {name.removeprefix("optimizer/"): vector for name, vector in checkpoint.tensors.items()
                if name.startswith("optimizer/")}
     if not optimizer.vectors.keys() <= vectors.keys():
         return None
-    return UpdateStep(optimizer, recipe.optimizer, recipe.lr, checkpoint.position.step + 1, vectors)
+    done = checkpoint.position.step
+    ended = done >= plan.steps or (done > plan.start and classifier.run.is_finished())
+    lr = learning_rate(recipe.schedule, done - ended - plan.start, plan.steps - plan.start, recipe.lr, recipe.warmup)
+    return UpdateStep(optimizer, recipe.optimizer, lr, done + 1, vectors, ended)

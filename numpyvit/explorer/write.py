@@ -58,7 +58,10 @@ def numbers_of(recording):
 
 def update_text(update):
     """What the page says about the step of the optimiser."""
-    return f"{update.kind}, learning rate {update.lr:g}, step {update.number:,}"
+    if update.ended:
+        return (f"{update.kind}, step {update.number:,}, one more than the run took, with the learning rate of step "
+                f"{update.number - 1:,}, its last, {update.lr:.4g}")
+    return f"{update.kind}, step {update.number:,}, learning rate {update.lr:.4g}"
 
 
 def probabilities(model, pixels, mean, std):

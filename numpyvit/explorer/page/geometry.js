@@ -3,6 +3,13 @@
 
 const sides = size => (Array.isArray(size) ? size : [size, size]);
 
+/* How many windows CvT's average pooling has along an axis of n tokens: the last one may reach over the edge. */
+function pooled(n, {qkv_kernel, kv_stride}) {
+  const padding = qkv_kernel >> 1,
+    windows = Math.ceil((n + 2 * padding - qkv_kernel) / kv_stride) + 1;
+  return (windows - 1) * kv_stride >= n + padding ? windows - 1 : windows;
+}
+
 /* {H, W, prefix, patch, keys: {H, W, stride, prefix}, window: {M, shift, rows, columns} or null} of a module of
    attention. */
 function geometryOf(module) {
@@ -32,6 +39,10 @@ function geometryOf(module) {
   }
   if (family === "CvT") {
     let size = [height, width];
+    config.stem_widths.forEach((_, i) => {
+      const pool = config.stem_pools[i] ?? 1;
+      size = size.map(n => Math.floor((Math.floor((n - 1) / config.stem_strides[i]) + 1) / pool)); // 3×3, padded by 1
+    });
     const stage = number(/stage(\d+)/);
     for (let i = 0; i <= stage; i++)
       size = size.map(
@@ -40,7 +51,7 @@ function geometryOf(module) {
     const [H, W] = size,
       prefix = queries - H * W,
       stride = config.qkv_method === "linear" ? 1 : config.kv_stride;
-    const [kh, kw] = [Math.ceil(H / stride), Math.ceil(W / stride)],
+    const [kh, kw] = size.map(n => (config.qkv_method === "avg" ? pooled(n, config) : Math.ceil(n / stride))),
       fits = kh * kw === keys - prefix;
     return {
       H,

@@ -38,8 +38,8 @@ function drawOverlay(svg, text, g) {
     if (keys.stride > 1)
       weights.forEach((_, k) =>
         add("circle", {
-          cx: (k % keys.W) * kw + pw / 2,
-          cy: Math.floor(k / keys.W) * kh + ph / 2,
+          cx: (Math.min((k % keys.W) * keys.stride, g.W - 1) + 0.5) * pw,
+          cy: (Math.min(Math.floor(k / keys.W) * keys.stride, g.H - 1) + 0.5) * ph,
           r: Math.min(pw, ph) * 0.16,
           fill: "#fff",
           "fill-opacity": 0.85,
@@ -60,13 +60,14 @@ function drawOverlay(svg, text, g) {
         ? ` Hatched: ${masked.size} tokens of its window that came round the edge; the mask forbids them.`
         : "") +
       (keys.stride > 1
-        ? ` ${g.H * g.W} queries meet ${keys.H * keys.W} keys: a dot marks where a key’s convolution is centred.`
+        ? ` ${g.H * g.W} queries meet ${keys.H * keys.W} keys: a dot marks where a key’s window is centred.`
         : "");
   }
   if (photo.mode === "patches" || photo.mode === "gradient" || rolled) {
     text.textContent =
       photo.mode === "patches"
-        ? `${g.H} × ${g.W} tokens${g.prefix ? " and a class token" : ""}, each ${fmt(ph)} × ${fmt(pw)} pixels.` +
+        ? `${g.H} × ${g.W} tokens, one for every ${fmt(ph)} × ${fmt(pw)} pixels` +
+          (g.prefix ? ", and a class token." : ".") +
           (query ? ` Token ${g.prefix + query[0] * g.W + query[1]} is at row ${query[0]}, column ${query[1]}.` : "") +
           (g.field ? ` Its query sees ${g.field} × ${g.field} tokens, through a convolution.` : "") +
           (g.window

@@ -172,7 +172,7 @@ function givenText(step) {
     buffer: "A buffer: running statistics of training.",
     table: "A table that the model made when it was built; nothing trains it.",
     image: "The pixels of the image, 0 to 255.",
-    state: `What the optimiser remembered of this parameter (${app.program.about.update}).`,
+    state: `What the optimiser remembers of this parameter. The step that it takes: ${app.program.about.update}.`,
     target: "The class that the loss asks for, as a row of zeros and a one.",
   }[step.op];
 }

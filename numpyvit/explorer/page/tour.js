@@ -1,7 +1,81 @@
 "use strict";
-/* A tour of some twelve stops, with this image's own numbers. */
+/* A tour of some fifteen stops, with this image's own numbers. */
 
 const tour = {at: -1, stops: []};
+
+const counted = (n, one) => `${n} ${one}${n === 1 ? "" : "s"}`;
+const largestOf = data => data.reduce((best, x, k) => (Math.abs(x) > Math.abs(data[best]) ? k : best), 0);
+
+/* The stops from pixels to tokens: the first convolution of a stem, if there is one, and the step that makes tokens. */
+function embeddingStops() {
+  const {config, family} = app.program.about,
+    cvt = family === "CvT",
+    convolutions = config.stem_widths.length,
+    channels = step => counted(app.shape(step).at(-1), "channel"),
+    cell = step => largestOf(app.data(step)),
+    click = (what, more = "") =>
+      `Click a cell of the map: the panel shows the products of ${what} and weights${more} that add up to it.`;
+  const made = (op, module) =>
+    app.steps.find(s => s.phase === "forward" && s.name === "y" && s.op === op && s.module === module);
+  const embed = cvt
+      ? made("conv2d_forward", "stage0.patch_embed.proj")
+      : made(convolutions ? "linear_forward" : "patch_embed_forward", "patch_embed"),
+    overlap = cvt && config.patch_sizes[0] > config.patch_strides[0],
+    patches = overlap ? "windows that overlap" : "patches that do not overlap",
+    mode = "patches";
+  if (!convolutions)
+    return [
+      {
+        title: overlap ? "Overlapping patches become tokens" : "Patches become tokens",
+        target: embed,
+        text: () =>
+          `A convolution looks at ${patches} and turns each into ${channels(embed)}. ` +
+          click("normalised pixels", cvt ? "" : ", and the bias,"),
+        mode,
+        cell,
+      },
+    ];
+  const first = made("conv2d_forward", `${cvt ? "" : "patch_embed."}stem.0.conv`),
+    others = convolutions - 1;
+  return [
+    {
+      title: "A stem of convolutions",
+      target: first,
+      text: () =>
+        `A 3 × 3 convolution looks at windows that ${config.stem_strides[0] < 3 ? "overlap" : "do not overlap"} and ` +
+        `turns each into ${channels(first)}. ` +
+        (others ? `${counted(others, "convolution")} of the same kind ${others > 1 ? "follow" : "follows"}. ` : "") +
+        (config.stem_pools.some(n => n > 1) ? "Max-pooling makes the map smaller. " : "") +
+        `No cell of this map is a token yet. ${click("normalised pixels")}`,
+      cell,
+    },
+    {
+      title: "The stem’s map becomes tokens",
+      target: embed,
+      text: () =>
+        (cvt
+          ? `Behind the stem, a convolution looks at ${patches} of the stem’s last map and turns each`
+          : "The stem’s last map has one cell a token: a 1 × 1 convolution turns each cell") +
+        ` into ${channels(embed)}. ${click("the stem’s numbers")}`,
+      mode,
+      cell,
+    },
+  ];
+}
+
+/* What CvT's keys and values come from, where they are fewer than the queries. */
+function fewerKeys(g) {
+  const {qkv_method, qkv_kernel, kv_stride} = app.program.about.config,
+    windows = `windows of ${qkv_kernel} × ${qkv_kernel} tokens, with stride ${kv_stride}`;
+  return (
+    (qkv_method === "avg"
+      ? `Keys and values are made from means over ${windows}: `
+      : `Keys and values come from convolutions over ${windows}: `) +
+    `${g.H * g.W} queries meet ${counted(g.keys.H * g.keys.W, "key")}` +
+    (g.prefix ? ", and the class token is one more of both. " : ". ") +
+    "The dots on the image are the places of the keys."
+  );
+}
 
 function buildTour() {
   const {about, named, parameters} = app.program,
@@ -13,7 +87,7 @@ function buildTour() {
     if (target) stops.push({title, target, text, ...more});
   };
   const loss = () => app.engine.get(named.loss)[0],
-    largest = data => data.reduce((best, x, k) => (Math.abs(x) > Math.abs(data[best]) ? k : best), 0);
+    largest = step => largestOf(app.data(step));
   const first = blocks[0],
     last = blocks[blocks.length - 1],
     g = first && geometryOf(first.module);
@@ -27,49 +101,47 @@ function buildTour() {
     () =>
       `${about.image}: ${shapeText(app.engine.shape(named.pixels))} numbers from 0 to 255. The model says ` +
       `“${about.classes[about.predicted]}”. Every number on this page was computed here, again, from these ` +
-      `pixels and ${count(about.parameters)} weights.`,
+      `pixels and ${count(about.parameters)} weights` +
+      (app.steps.some(s => s.op === "buffer") ? ", with the running statistics of batch norm." : "."),
     {mode: "paint"},
   );
-  const embed = app.steps.find(s => /patch_embed_forward|conv2d_forward/.test(s.op) && s.name === "y");
-  add(
-    about.family === "CvT" ? "Overlapping patches become tokens" : "Patches become tokens",
-    embed,
-    () =>
-      `A convolution looks at ${about.family === "CvT" ? "overlapping windows" : "patches that do not overlap"} ` +
-      `and turns each into ${app.shape(embed).at(-1)} channels. Click a cell of the map: the panel shows the ` +
-      `products of pixels and weights that add up to it.`,
-    {mode: "patches", cell: () => largest(app.data(embed))},
-  );
+  for (const {title, target, text, ...more} of embeddingStops()) add(title, target, text, more);
   if (about.family === "ViT")
     add(
-      "Where a patch stands",
+      "Where a token stands",
       find(s => s.name === "x" && /embed/.test(s.op) && operandsOf(s).some(o => /pos/.test(o.name))),
       () =>
-        "Attention does not know where a patch is. So a table with one row a position is added to the tokens: " +
-        "without it, a shuffled image would give the same answer.",
+        "Attention does not know where a token is. So a table with one row a position is added to the tokens: " +
+        "without it, the blocks would give the same answer if these tokens came in another order.",
       {mode: "patches"},
     );
-  add(
-    "Layer norm",
-    find(s => s.op === "layer_norm_forward" && s.name === "y"),
-    () =>
-      "Each token is shifted and scaled so that its channels have mean 0 and variance 1, then multiplied by a " +
-      "learned weight. The lit line is the definition that ran.",
-  );
+  const norm = find(s => s.op === "layer_norm_forward" && s.name === "y"),
+    scores = of(first, "attention_forward", "scores"),
+    normLast = norm && scores && norm.number > scores.number; // norm_order "post"
+  const addNorm = () =>
+    add(
+      "Layer norm",
+      norm,
+      () =>
+        (normLast ? "In this net, a norm follows each sum with the residual path. " : "") +
+        "Each token is shifted and scaled so that its channels have mean 0 and variance 1, then multiplied by a " +
+        "learned weight, and a learned bias is added. The lit line is the definition that ran.",
+    );
+  if (!normLast) addNorm();
   add(
     "Queries meet keys",
-    of(first, "attention_forward", "scores"),
+    scores,
     () =>
       `One number for every pair of a query and a key: their dot product over ` +
       `${Math.round((about.config.embed_dim || about.config.embed_dims[0]) / first.shape[1])} channels, ` +
-      `scaled. This block has ${first.shape[1]} heads and ${first.shape[3]} keys a query.`,
-    {mode: "attention", cell: s => largest(app.data(s).map(x => (Number.isFinite(x) ? x : 0)))},
+      `scaled. This block has ${counted(first.shape[1], "head")} and ${counted(first.shape[3], "key")} a query.`,
+    {mode: "attention", cell: s => largestOf(app.data(s).map(x => (Number.isFinite(x) ? x : 0)))},
   );
   add(
     "Where a query looks",
     first?.step,
     () =>
-      "Softmax turns each row of scores into shares that add up to one. On the image: the yellow tokens are " +
+      "Softmax turns each row of scores into shares that add up to one. On the image: the yellow places are " +
       "what the red token looks at. Point at other tokens.",
     {mode: "attention"},
   );
@@ -86,25 +158,22 @@ function buildTour() {
       {mode: "attention", block: shifted, query: [geometryOf(shifted?.module ?? first.module).H - 1, 1]},
     );
   }
-  if (about.family === "CvT")
-    add(
-      "Fewer keys than queries",
-      of(first, "attention_forward", "k") || first?.step,
-      () =>
-        `Keys and values come from a convolution with stride ${about.config.kv_stride}: ${g.H * g.W} queries ` +
-        `meet ${g.keys.H * g.keys.W} keys. The dots on the image are the places of the keys.`,
-      {mode: "attention"},
-    );
+  if (g && g.keys.H * g.keys.W < g.H * g.W)
+    add("Fewer keys than queries", first.step, () => fewerKeys(g), {mode: "attention"});
   add(
     "Values are mixed",
     of(first, "attention_forward", "y"),
     () => "Each query takes the mean of the values, weighted by its shares. The terms in the panel are share × value.",
-    {cell: s => largest(app.data(s))},
+    {cell: largest},
   );
+  if (normLast) addNorm();
+  const asksClass = about.config.cls_token || about.config.global_pool === "token";
   add(
     "Logits",
     step(named.logits),
-    () => `After ${blocks.length} blocks, one number a class. The largest is “${about.classes[about.predicted]}”.`,
+    () =>
+      `After ${counted(blocks.length, "block")}, ${asksClass ? "the class token" : "the mean of the tokens"} becomes ` +
+      `one number a class. The largest is “${about.classes[about.predicted]}”.`,
     {cell: s => about.predicted},
   );
   add(
@@ -128,8 +197,9 @@ function buildTour() {
     "Back through softmax",
     of(last, "softmax_backward", "dscores", "backward") || of(last, "attention_backward", "dscores", "backward"),
     () =>
-      "The gradient of the scores: each share times the gradient, less the row’s mean. Forward is on the left, " +
-      "backward on the right, line against line.",
+      "The gradient of the scores: from the gradient of each share, the mean of its row is taken away, weighted by " +
+      "the shares; the rest is multiplied by the share. Forward is on the left, backward on the right, line against " +
+      "line.",
   );
   const row = parameters.find(r => /attn\.(qkv|proj_q)\.weight$/.test(r[0])) || parameters[0];
   add(
@@ -137,7 +207,7 @@ function buildTour() {
     step(row[2]),
     () =>
       "Every token adds one product to it. Click a factor and go on clicking: from this number you come to the loss.",
-    {cell: s => largest(app.data(s))},
+    {cell: largest},
   );
   add(
     "Is it true?",
@@ -145,7 +215,7 @@ function buildTour() {
     () =>
       "Drag this weight in the panel: the loss follows the curve, and the tangent with the gradient’s slope " +
       "touches it.",
-    {cell: () => largest(app.engine.get(row[2]))},
+    {cell: () => largestOf(app.engine.get(row[2]))},
   );
   add(
     "Where the gradient lands",
