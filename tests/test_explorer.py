@@ -177,6 +177,16 @@ def test_a_page_without_room_for_the_update_does_without(monkeypatch):
         monkeypatch.setattr(write, "MOST_NUMBERS", most)
         about = explore(model, pixels[0], [*"abcde"], MEAN, STD, update=update)
         assert about["bits"] == 24 and about["update_left_out"] is not there
+    monkeypatch.setattr(write, "LARGEST", next(n for n in range(800_000, 900_000, 100) if fits_in(n, model, monkeypatch)))
+    assert write.bits_that_fit(model, 2) is None
+    about = explore(model, pixels[0], [*"abcd", b"b \xff".decode(errors="surrogateescape")], MEAN, STD, update=update)
+    assert about["bits"] < 24 and about["update_left_out"] and about["classes"] == [*"abcd", "b ?"]
+
+
+def fits_in(size, model, monkeypatch):
+    from numpyvit.explorer import write
+    monkeypatch.setattr(write, "LARGEST", size)
+    return write.bits_that_fit(model) is not None
 
 
 def test_markup_in_names_stays_data(tmp_path):

@@ -27,9 +27,11 @@ def explore(model, pixels, classes, mean, std, label=None, image_name="image", m
     update: the UpdateStep of a run; left out where the page has no room for it.
     Raises UserError for a model that is too large for a page.
     """
-    bits = bits_that_fit(model, 2 if update else 1)
-    if bits < BITS[0]:
+    bits = bits_that_fit(model, 2) if update else None
+    if bits != BITS[0]:                                                      # rounded weights have no update
         bits = bits_that_fit(model)
+    if bits is None:
+        refuse(model, f"does not fit into a page of {LARGEST // 10**6} MB, not even with {BITS[-1]} bits a weight")
     rounded = type(model)(model.config, dtype="float32")
     state = model.state_dict()
     rounded.load_state_dict({name: on_grid(a, bits) if a.ndim > 1 else a for name, a in state.items()})
@@ -42,13 +44,19 @@ def explore(model, pixels, classes, mean, std, label=None, image_name="image", m
         r = record(rounded, pixels[None], [target], mean, std)
     if numbers_of(r) > MOST_NUMBERS:
         refuse(model, f"computes {numbers_of(r):,} numbers for one image, and a page can hold {MOST_NUMBERS:,}")
-    about = {"model": model_name, "family": type(model).__name__, "parameters": model.num_parameters(),
-             "image": image_name, "classes": list(map(str, classes)), "label": target, "predicted": predicted,
+    about = {"model": printable(model_name), "family": type(model).__name__, "parameters": model.num_parameters(),
+             "image": printable(image_name), "classes": list(map(printable, classes)), "label": target,
+             "predicted": predicted,
              "label_given": label is not None, "bits": bits, "update": update_text(update) if r.updated else "",
              "update_left_out": bool(update) and not r.updated,
              "rounding": float(np.abs(before - after).max()),
              "config": dataclasses.asdict(model.config)}
     return document(r, about)
+
+
+def printable(name):
+    """A name as text that a page can hold: bytes of a file's name that are not UTF-8 become question marks."""
+    return str(name).encode("utf-8", "replace").decode()
 
 
 def numbers_of(recording):
@@ -73,7 +81,10 @@ def probabilities(model, pixels, mean, std):
 
 
 def bits_that_fit(model, times=1):
-    """To how many bits on_grid rounds matrices so that the file can hold so many times their bytes: 24 is all."""
+    """To how many bits on_grid rounds matrices so that the file can hold so many times their bytes.
+
+    24 keeps all; None: the fewest bits are too many.
+    """
     number = model.num_parameters()
     samples = [p.data.reshape(-1)[::-(-number // SAMPLE)] for _, p in model.named_parameters() if p.data.ndim > 1]
     for bits in BITS:
@@ -81,7 +92,7 @@ def bits_that_fit(model, times=1):
         share = len(packed(b"".join(planes))) / sum(sample.size for sample in samples)
         if share * number * times + OVERHEAD < LARGEST:
             return bits
-    return refuse(model, f"does not fit into a page of {LARGEST // 10**6} MB, not even with {BITS[-1]} bits a weight")
+    return None
 
 
 def refuse(model, why):
