@@ -1,7 +1,12 @@
 """The commands that look at a model, on a run of each family: the figures are written, mistakes are one line."""
+import numpy as np
 import pytest
 
+import numpyvit
 from numpyvit.cli import main as cli
+from numpyvit.cli.inspect import Subject
+from numpyvit.data import Dataset, ImageSet, read_image
+from numpyvit.runs.classifier import Classifier
 from tiny import FAMILIES, image_folder
 
 
@@ -55,3 +60,43 @@ def test_summary(capsys):
     out = capsys.readouterr().out
     assert "layers.1.blocks.0" in out and "layers.1.blocks.1" not in out
     assert cli.main(["summary", "vit_tiny_patch4_33"]) == 2 and "did you mean" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def rectangle(tmp_path_factory):
+    """A run on images of 24 × 48 pixels, and a folder of photos of its classes in other sizes."""
+    from PIL import Image
+    folder, rng = tmp_path_factory.mktemp("rectangle"), np.random.default_rng(0)
+    parts = [ImageSet(rng.integers(0, 256, (n, 3, 24, 48), dtype=np.uint8), rng.integers(0, 2, n)) for n in (32, 8)]
+    model = numpyvit.create_model("vit", img_size=(24, 48), patch_size=12, embed_dim=16, depth=2, num_heads=2, num_classes=2)
+    numpyvit.fit(model, Dataset("own", ["a", "b"], *parts, "x"), out=str(folder / "run"), steps=1, batch_size=8, val=0, threads=1)
+    for name, size in (("a", (60, 40, 3)), ("b", (30, 70, 3)), ("b", (24, 48, 3))):
+        (folder / "photos" / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(folder / "photos" / name / f"{size[0]}.png")
+    return folder
+
+
+@pytest.mark.parametrize("command", ["attention", "attention --query 23,47", "rollout", "saliency", "distance", "explore"])
+def test_figures_of_images_that_are_not_square(rectangle, command, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    name, *options = command.split()
+    out = tmp_path / ("page.html" if name == "explore" else "f.png")
+    status = cli.main([name, str(rectangle / "run"), str(rectangle / "photos" / "a" / "60.png"), *options, "-o", str(out)])
+    assert status == 0 and out.exists(), capsys.readouterr().err
+
+
+def test_evaluate_scores_the_pixels_that_predict_sees(rectangle, capsys):
+    """Of a folder whose images are not square, nor those of the model; a file of weights prepares them as it says."""
+    for path in (rectangle / "run", rectangle / "run" / "weights.safetensors"):
+        classifier = Classifier(path)
+        images, labels, notice = classifier.folder(rectangle / "photos")
+        assert images.shape == (3, 3, 24, 48) and labels.tolist() == [0, 1, 1] and notice == ""
+        paths = [rectangle / "photos" / name for name in ("a/60.png", "b/24.png", "b/30.png")]
+        np.testing.assert_array_equal(classifier.probabilities(images), classifier.predict(paths))
+        assert cli.main(["evaluate", str(path), str(rectangle / "photos"), "--threads", "1"]) == 0
+        assert "3 images of" in capsys.readouterr().out
+
+
+def test_a_square_photo_is_prepared_as_in_training(look):
+    _, run, image = look
+    np.testing.assert_array_equal(Subject(run, [image]).pixels[0], read_image(image, 16))

@@ -29,13 +29,10 @@ def run_explore(args):
 
 def of_run(path, image):
     """What explore() wants to know of a run and an image."""
-    from ..data import read_image
     from ..explorer.update import update_of
-    from ..module import pair
     from ..runs.classifier import Classifier
     run = Classifier(path)
-    pixels = read_image(image, pair(run.model.config.img_size)[0], run.model.config.in_chans)
-    return dict(model=run.model, pixels=pixels, classes=run.classes, mean=run.mean, std=run.std,
+    return dict(model=run.model, pixels=run.read(image)[0], classes=run.classes, mean=run.mean, std=run.std,
                 model_name=run.config.recipe.model, update=update_of(run))
 
 

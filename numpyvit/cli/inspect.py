@@ -142,13 +142,11 @@ class Subject:
     """A run's model, and images at its size and normalised."""
 
     def __init__(self, path, images=()):
-        from ..data import normalise, read_image
-        from ..module import pair
+        from ..data import normalise
         from ..runs.classifier import Classifier
         self.run = Classifier(path)
         self.model = self.run.model
-        side, channels = pair(self.model.config.img_size)[0], self.model.config.in_chans
-        self.pixels = [read_image(image, side, channels) for image in images]
+        self.pixels = [self.run.read(image)[0] for image in images]
         if images:
             import numpy as np
             self.images = normalise(np.stack(self.pixels), self.run.mean, self.run.std, self.model.dtype)

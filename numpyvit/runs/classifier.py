@@ -1,10 +1,12 @@
 """A run, or weights that another library wrote, as a classifier: a model, its classes, and how images are prepared."""
 import os
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 
 from ..data import hold_out, load, normalise
-from ..data.folder import read_labelled
+from ..data.folder import describe_remarks, describe_skipped, list_part
 from ..data.images import read_fitted
 from ..data.registry import load_resized
 from ..data.views import mean_logits
@@ -113,12 +115,19 @@ class Classifier:
         return read_fitted(path, max(wanted.resized_to()), len(wanted.mean), wanted.fit)
 
     def folder(self, path):
-        """The images of PATH/CLASS/…, of any number: → images (n, C, H, W) uint8, labels (n,), a notice
+        """The images of PATH/CLASS/…, of any number, each as read() prepares it.
 
+        → images (n, C, H, W) uint8, labels (n,), a notice of what was skipped, or ""
         Raises UserError for a directory that is none of the classes, and for a folder without images.
         """
-        labelled, notice = read_labelled(path, self.classes, pair(self.model.config.img_size)[0], len(self.mean))
-        return labelled.images, labelled.labels, notice
+        listing = list_part(Path(path).expanduser(), "the model's classes", tuple(self.classes), True)
+        shape = len(listing.files), len(self.mean), *pair(self.model.config.img_size)
+        images, remarks = np.empty(shape, np.uint8), Counter()
+        for image, file in zip(images, listing.files):
+            image[...], remark = self.read(file)
+            remarks[remark] += bool(remark)
+        notice = " ".join([*describe_skipped({"test": listing}), *describe_remarks(+remarks)])
+        return images, listing.labels, notice
 
     def data_set(self, name, data_dir=None):
         """A data set at the model's size. UserError where it has another number of classes or channels."""
