@@ -1,4 +1,8 @@
 """Figures whose numbers are known: the learning curves of a run, and the colours of the similarity of positions."""
+import html
+import io
+import re
+
 import numpy as np
 import pytest
 
@@ -64,3 +68,31 @@ def test_20_colours_of_positions_span_the_values():
     assert {axes.images[0].get_clim() for axes in panels if axes.images} == {(others.min(), others.max())}
     assert others.max() < 0.5 and "1" in bar.get_ylabel()
     plots.plot_position_similarity(np.ones((1, 1, 1, 1)))
+
+
+NAMES = ["$5-$10", "a_$_b_$_c", "$x_{1$", "b \udcff\udcfe", r"c\$d$", "plain"]
+SHOWN = ["$5-$10", "a_$_b_$_c", "$x_{1$", "b ??", r"c\$d$", "plain"]
+
+
+def drawn(figure):
+    """The texts of a figure, as they stand in an SVG file. A formula would be in several pieces, without its dollars."""
+    import matplotlib
+    file = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(file, format="svg")
+    return [html.unescape(text) for text in re.findall("<text[^>]*>([^<]*)<", file.getvalue())]
+
+
+def test_names_of_users_are_drawn_as_they_are():
+    """Names of classes, and titles with them: no formula is seen in them, and surrogates can be drawn."""
+    labels, rng = np.arange(6), np.random.default_rng(0)
+    figure = plots.plot_confusion(np.eye(6, dtype=int), NAMES, title=f"of {NAMES[0]}")
+    seen = drawn(figure)
+    assert {f"{name} 100%" for name in SHOWN} <= set(seen) and set(SHOWN) <= set(seen) and "of $5-$10" in seen
+    images = rng.integers(0, 256, (6, 3, 4, 4), dtype=np.uint8)
+    seen = drawn(plots.plot_mistakes(images, labels, np.roll(np.eye(6), 1, axis=1), NAMES))
+    assert {f"is {name}" for name in SHOWN} | {f"{name} 100%" for name in SHOWN} <= set(seen)
+    for figure in (plots.plot_saliency(images[0], images[0, 0], NAMES[2]), plots.plot_rollout(images[0], images[0, 0] / 255, NAMES[2]),
+                   plots.plot_distances({"blocks.0": np.ones(2)}, NAMES[2]),
+                   plots.plot_position_similarity(np.ones((1, 1, 1, 1)), NAMES[2])):
+        assert SHOWN[2] in drawn(figure)

@@ -27,6 +27,13 @@ def new_figure(width, height):
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def as_it_is(text):
+    """A text that Matplotlib draws character for character: "$" begins no formula, and bytes of a file's name that are
+    not UTF-8 become question marks.
+    """
+    return str(text).encode("utf-8", "replace").decode().replace("$", r"\$")
+
+
 def save(figure, path):
     """Write the figure in the format of the path's suffix, .png, .svg or .pdf, and make its folder if there is none."""
     check_can_save(path)
@@ -51,7 +58,7 @@ def panels(count, title, side=2.1, columns=None, right=0.9, minimum=4.5, top=0.7
     columns = columns or (count if count <= 6 else math.ceil(math.sqrt(count * 1.5)))
     rows = math.ceil(count / columns)
     figure = new_figure(max(columns * side + right, minimum), rows * (side + words) + top)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(as_it_is(title), fontsize=11)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for a in axes:
         a.set(xticks=[], yticks=[])
@@ -67,7 +74,7 @@ def show_image(axes, image, title="", grey=False):
         axes.imshow(pixels.mean(axis=-1), cmap="gray", vmin=0, vmax=255)
     else:
         axes.imshow(pixels)
-    axes.set_title(title, fontsize=9)
+    axes.set_title(as_it_is(title), fontsize=9)
 
 
 def overlay(axes, image, values, title, high, alpha=0.75):
@@ -145,7 +152,7 @@ def plot_distances(distances, title="mean attention distance"):
     axes.plot([values.mean() for values in distances.values()], color="C1", label="mean of the block")
     names = [".".join(re.findall(r"\d+", name)) for name in distances]       # "layers.0.blocks.1" → "0.1"
     axes.set_xticks(range(len(names)), names, fontsize=8, rotation=90 if len(names[-1]) > 3 and len(names) > 14 else 0)
-    axes.set(title=title, xlabel="block" if "." not in names[0] else "stage.block", ylabel="distance [pixels]")
+    axes.set(title=as_it_is(title), xlabel="block" if "." not in names[0] else "stage.block", ylabel="distance [pixels]")
     axes.set_ylim(0, 1.1 * max(values.max() for values in distances.values()))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right")
@@ -162,7 +169,7 @@ def plot_position_similarity(similarity, title="position embeddings: cosine simi
     low, high = (others.min(), others.max()) if len(others) else (-1, 1)
     rows, columns = (np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int)) for n in (H, W))
     figure = new_figure(0.72 * len(columns) + 2.0, 0.72 * len(rows) + 1.2)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(as_it_is(title), fontsize=11)
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
     for i, y in enumerate(rows):
@@ -242,7 +249,7 @@ def plot_confusion(matrix, classes, title=None):
     drawn = axes.imshow(share, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1))        # rare confusions are visible
     size = min(8, 72 * side / K / 2)
     if size >= 3:
-        names = [name if len(name) <= 20 else name[:19] + "…" for name in map(str, classes)]
+        names = [as_it_is(name if len(name) <= 20 else name[:19] + "…") for name in map(str, classes)]
         own = [f"{hit / total:.0%}" if total else "-" for hit, total in zip(hits, totals)]
         axes.set_xticks(range(K), names, fontsize=size, rotation=90 if max(map(len, names)) > 3 else 0)
         axes.set_yticks(range(K), [f"{name} {part}" for name, part in zip(names, own)], fontsize=size)
@@ -250,7 +257,7 @@ def plot_confusion(matrix, classes, title=None):
         axes.text(j, i, f"{matrix[i, j]:,}", ha="center", va="center", fontsize=7,
                   color="white" if share[i, j] > 0.4 else "black")
     right = f"{hits.sum():,} of {totals.sum():,} images right"
-    axes.set(title=title or f"confusion matrix, {right}", xlabel="predicted class",
+    axes.set(title=as_it_is(title or f"confusion matrix, {right}"), xlabel="predicted class",
              ylabel="true class" + (", accuracy" if size >= 3 else ""))
     colour_bar(figure, drawn, [axes], "share of the true class's images", fraction=0.05)
     return figure
