@@ -1,10 +1,12 @@
 """A run, or weights that another library wrote, as a classifier: a model, its classes, and how images are prepared."""
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from ..checks import is_number
 from ..data import hold_out, load, normalise
 from ..data.folder import describe_remarks, describe_skipped, list_part
 from ..data.images import read_fitted
@@ -80,7 +82,8 @@ class Classifier:
             self.step = checkpoint.position.step
         elif finished:                                                       # or somebody deleted its checkpoints
             load_weights(self.model, self.run.file("weights.safetensors"))
-            self.step = checkpoint.position.step if checkpoint else self.config.plan.steps
+            last = checkpoint.position.step if checkpoint else self.config.plan.steps
+            self.step = (best and best_step(self.run)) or last
         else:
             if os.path.exists(self.run.file("result.json")):
                 raise UserError(f"{path}: the run is finished, but its weights.safetensors and checkpoints are gone; "
@@ -139,6 +142,31 @@ class Classifier:
             channels = dataset.test.images.shape[1]
             raise UserError(f"{self.path} tells {len(self.classes)} classes in {len(self.mean)} channels, "
                             f"{dataset.name} has {len(dataset.classes)} in {channels}")
+        return self.with_own_classes(dataset)
+
+    def with_own_classes(self, dataset):
+        """The data set with test labels that are the numbers of the weights' classes.
+
+        Where the weights have the same names in another order, the labels are renumbered. Where they have other names,
+        labels stay, self.classes becomes numbers, which are right for both, and the model's notes say so. UserError
+        where a name of both has different numbers, so that neither can be right.
+        """
+        theirs, names = list(self.model.classes or dataset.classes), list(dataset.classes)
+        if theirs == names:
+            return dataset
+        if sorted(theirs) == sorted(names) and len(set(names)) == len(names):
+            numbers = np.array([theirs.index(name) for name in names])
+            return replace(dataset, test=replace(dataset.test, labels=numbers[dataset.test.labels]))
+        k = next(k for k, name in enumerate(names) if name != theirs[k])
+        moved = [name for name in names if name in theirs and theirs.index(name) != names.index(name)]
+        if moved:
+            raise UserError(f"{self.path} tells other classes than {dataset.name}: {moved[0]!r} is class "
+                            f"{theirs.index(moved[0])} of the weights and class {names.index(moved[0])} of the data set")
+        self.classes = [str(number) for number in range(len(names))]
+        sentence = (f"the classes of the weights have other names than those of {dataset.name} (class {k}: {theirs[k]}, "
+                    f"and {names[k]}): they are compared by their numbers, and the accuracy means something only if "
+                    "these are the same classes")
+        self.model.notes = [*self.model.notes, sentence]
         return dataset
 
     def split(self, name, data_dir=None):
@@ -163,6 +191,17 @@ def equip(model, data):
     model.classes = list(data.classes)
     size = pair(model.config.img_size)
     model.preprocessing = Preprocessing(size, "fit", 1.0, "bicubic", data.mean, data.std, "the run")
+
+
+def best_step(run):
+    """At which step the weights were kept that were best on the validation images: the first look of the best accuracy,
+    from metrics.jsonl. None where the file is missing or has no look.
+    """
+    if not os.path.exists(run.file("metrics.jsonl")):
+        return None
+    looks = [entry for entry in run.read_metrics() if entry.get("kind") == "val" and is_number(entry.get("accuracy"))
+             and is_number(entry.get("step"), whole=True)]
+    return max(looks, key=lambda entry: entry["accuracy"], default={}).get("step")
 
 
 def confusion_matrix(labels, predicted, K):
