@@ -152,7 +152,8 @@ def plot_distances(distances, title="mean attention distance"):
     axes.plot([values.mean() for values in distances.values()], color="C1", label="mean of the block")
     names = [".".join(re.findall(r"\d+", name)) for name in distances]       # "layers.0.blocks.1" → "0.1"
     axes.set_xticks(range(len(names)), names, fontsize=8, rotation=90 if len(names[-1]) > 3 and len(names) > 14 else 0)
-    axes.set(title=as_it_is(title), xlabel="block" if "." not in names[0] else "stage.block", ylabel="distance [pixels]")
+    axes.set(title=as_it_is(title), xlabel="block" if "." not in names[0] else "stage.block",
+             ylabel="distance [pixels]")
     axes.set_ylim(0, 1.1 * max(values.max() for values in distances.values()))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right")

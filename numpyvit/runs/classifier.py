@@ -160,12 +160,13 @@ class Classifier:
         k = next(k for k, name in enumerate(names) if name != theirs[k])
         moved = [name for name in names if name in theirs and theirs.index(name) != names.index(name)]
         if moved:
-            raise UserError(f"{self.path} tells other classes than {dataset.name}: {moved[0]!r} is class "
-                            f"{theirs.index(moved[0])} of the weights and class {names.index(moved[0])} of the data set")
+            here, there = theirs.index(moved[0]), names.index(moved[0])
+            raise UserError(f"{self.path} tells other classes than {dataset.name}: {moved[0]!r} is class {here} of the "
+                            f"weights and class {there} of the data set")
         self.classes = [str(number) for number in range(len(names))]
-        sentence = (f"the classes of the weights have other names than those of {dataset.name} (class {k}: {theirs[k]}, "
-                    f"and {names[k]}): they are compared by their numbers, and the accuracy means something only if "
-                    "these are the same classes")
+        sentence = (f"the classes of the weights have other names than those of {dataset.name} (class {k}: "
+                    f"{theirs[k]}, and {names[k]}): they are compared by their numbers, and the accuracy means "
+                    "something only if these are the same classes")
         self.model.notes = [*self.model.notes, sentence]
         return dataset
 
