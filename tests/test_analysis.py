@@ -208,6 +208,23 @@ def test_attention_map():
     np.testing.assert_allclose(attention_map(block), block.probs(0).mean(axis=(0, 1)).reshape(3, 3))
 
 
+@pytest.mark.parametrize("name, fields, side, pitch", [
+    ("cvt", dict(img_size=30, embed_dims=(8,), depths=(1,), num_heads=(2,), patch_sizes=(7,), patch_strides=(4,), patch_paddings=(2,)), 7, 4),
+    ("swin", dict(img_size=28, patch_size=4, embed_dim=8, depths=(1, 1, 1), num_heads=(2, 2, 2), window_size=7), 2, 16)])
+def test_queries_are_pixels_of_the_image(name, fields, side, pitch):
+    """Of the image, not of its grid: a convolution leaves pixels behind its last token, padding makes tokens of none."""
+    model = numpyvit.create_model(name, num_classes=3, **fields)
+    n = fields["img_size"]
+    block = attention_blocks(model, np.random.default_rng(0).standard_normal((1, 3, n, n)))[-1]
+    assert block.grid == (side, side) and block.pitch == pitch and block.image == (n, n)
+    of_last = block.probs(0).mean(axis=0)[-1, block.class_token:].reshape(side, side)
+    np.testing.assert_array_equal(attention_map(block, query=(n - 1, n - 1)), of_last)
+    np.testing.assert_array_equal(attention_map(block, query=((side - 1) * pitch, n - 1)), of_last)
+    for query in ((n, 0), (0, n), (0, -1)):
+        with pytest.raises(ValueError, match=f"the image has {n} pixels, 0 to {n - 1}"):
+            attention_map(block, query=query)
+
+
 @pytest.mark.parametrize("key", MODELS)
 def test_saliency_is_the_largest_slope(key):
     model, images = make(key)

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..models.grids import spread_evenly
-from ..module import Model
+from ..module import Model, pair
 
 
 @dataclass
@@ -29,6 +29,7 @@ class BlockAttention:
     class_token: 0 or 1, how many tokens stand before the grid's.   stage: its number, from 0.
     embed: (kernel, stride, padding), how a token of this stage was made of those of the stage before, or of pixels.
     probs(b) → (nh, N, N) for image b, N = class_token + H·W. Rows sum to 1, but for what Swin's tokens give to padding.
+    image: (H, W) of the image in pixels, which need not be those of the grid times the pitch; None: they are
     """
     name: str
     grid: tuple
@@ -39,6 +40,7 @@ class BlockAttention:
     num_heads: int
     batch: int
     probs: Callable
+    image: tuple | None = None
 
 
 def attention_blocks(model: Model, images: np.ndarray) -> list[BlockAttention]:
@@ -54,7 +56,7 @@ def attention_blocks(model: Model, images: np.ndarray) -> list[BlockAttention]:
             probs = next(maps)
             of_image = functools.partial(block.attn.in_image, probs, stage.grid)
             blocks.append(BlockAttention(f"{stage.name}.{j}", stage.grid, pitch, stage.class_token, i, stage.embed,
-                                         probs.shape[1], len(images), of_image))
+                                         probs.shape[1], len(images), of_image, pair(model.config.img_size)))
     return blocks
 
 
@@ -75,8 +77,8 @@ def attention_map(block: BlockAttention, image: int = 0, head: int | None = None
                   query: tuple | None = None) -> np.ndarray:
     """Where one query looks.   →   (H, W) on the block's grid
 
-    head: the mean of all heads unless given   query: (y, x) of a pixel; unless given, the class token, or, where there
-    is none, the mean of all queries
+    head: the mean of all heads unless given   query: (y, x) of a pixel, whose token looks; pixels behind the last token
+    belong to it. Unless given, the class token, or, where there is none, the mean of all queries
 
     Raises UserError for a head or pixel that is not there.
     """
@@ -84,8 +86,9 @@ def attention_map(block: BlockAttention, image: int = 0, head: int | None = None
     attn = block.probs(checked("image", image, block.batch))                 # (nh, N, N)
     attn = attn.mean(axis=0) if head is None else attn[checked("head", head, block.num_heads, f"{block.name} has")]
     if query is not None:
-        y, x = (checked(f"query {axis}", at, n * block.pitch, "the image has", "pixels") // block.pitch
-                for axis, at, n in zip("yx", query, block.grid))
+        size = block.image or (H * block.pitch, W * block.pitch)
+        y, x = (min(checked(f"query {axis}", at, pixels, "the image has", "pixels") // block.pitch, n - 1)
+                for axis, at, pixels, n in zip("yx", query, size, block.grid))
         row = attn[block.class_token + y * W + x]
     else:
         row = attn[0] if block.class_token else attn.mean(axis=0)
