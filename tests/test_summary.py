@@ -112,9 +112,23 @@ def test_20_models_and_summary_print_the_same_counts_and_say_what_they_count(cap
         assert total.split()[1:4] == [parameters, *macs.split()] and COUNTED in " ".join(out.getvalue().split())
 
 
-@pytest.mark.parametrize("n, text", [(0, ""), (1, "1.00"), (999, "999"), (1000, "1.00 k"), (1234567, "1.23 M"), (55_000_000, "55.0 M")])
+@pytest.mark.parametrize("n, text", [(0, ""), (1, "1.00"), (999, "999"), (1000, "1.00 k"), (1234567, "1.23 M"), (55_000_000, "55.0 M"),
+                                     (9_994, "9.99 k"), (9_996, "10.0 k"), (99_960, "100 k"), (999_499, "999 k"), (999_999, "1.00 M"),
+                                     (10**9 - 1, "1000 M"), (10**10, "10000 M")])
 def test_amount(n, text):
     assert amount(n, 1000, "", "k", "M") == text
+
+
+def test_amounts_of_bytes():
+    assert amount(1023, 1024, "B", "KiB") == "1023 B" and amount(2**20 - 1, 1024, "B", "KiB", "MiB") == "1.00 MiB"
+    assert amount(10**9, 1000, "", "k", "M", "G") == "1.00 G"
+
+
+def test_convolutions_of_grey_images_are_not_depthwise():
+    """One channel comes in, and every filter sees it; a depthwise convolution keeps the number of channels."""
+    assert summary("vit_mini_convpool_32", in_chans=1)[0].kind == summary("cvt", in_chans=1)[0].kind == "conv"
+    kinds = {row.name: row.kind for row in summary("cvt", in_chans=1)}
+    assert kinds["stage0.blocks.0.attn.conv_proj_q.conv"] == "depthwise conv" and list(kinds.values()).count("depthwise conv") == 3 * 13
 
 
 def test_bad_input():

@@ -3,7 +3,6 @@
 This is arithmetic alone: no weight is allocated and nothing runs, so that the largest preset takes a moment.
 models/rows.py says what is counted.
 """
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -70,6 +69,7 @@ def amount(n, base, *units):
     """1234567 → "1.23 M": three digits and a unit"""
     if not n:
         return ""
-    power = min(int(math.log(n, base)), len(units) - 1)
-    value = n / base**power
-    return f"{value:.{max(0, 2 - int(math.log10(max(value, 1))))}f} {units[power]}".strip()
+    while round(n) >= base and len(units) > 1:
+        n, units = n / base, units[1:]
+    digits = 2 if n < 9.995 else 1 if n < 99.95 else 0                       # 9.999 is rounded to 10.0
+    return f"{n:.{digits}f} {units[0]}".strip()

@@ -8,6 +8,8 @@
 import math
 from dataclasses import dataclass
 
+from ..layers import DepthwiseConv
+
 
 @dataclass(frozen=True)
 class Row:
@@ -39,8 +41,8 @@ def linear(name, module, tokens, kind="linear"):
 
 
 def conv(name, module, out):
-    """module: a Conv, depthwise where its weight says so; out: (H, W) of its output"""
-    return linear(name, module, out, "depthwise conv" if module.weight.shape[1] == 1 else "conv")
+    """module: a Conv, which may be depthwise; out: (H, W) of its output"""
+    return linear(name, module, out, "depthwise conv" if isinstance(module, DepthwiseConv) else "conv")
 
 
 def norm(name, module, tokens, kind="layer norm"):

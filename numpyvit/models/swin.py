@@ -72,8 +72,9 @@ class SwinConfig:
     def stages(self):
         """(C, H, W, M, shift) of every stage: width, map, side of a window, and the shift of every second block.
 
-        A map that is no larger than the window is one unshifted window, with a bias table of its size: the official
-        rule.
+        Where a side of the map is no longer than the window, windows are as long as the shorter side and are not
+        shifted: one window for a square map, four of 5 × 5 for one of 5 × 20. Their bias table has that size, too: the
+        official rule.
         """
         H, W = (-(-side // self.patch_size) for side in pair(self.img_size))
         for i in range(len(self.depths)):
