@@ -73,6 +73,7 @@ class Model(FlatModule):
     fixed_positions = None                       # the table that is added but not learned, (1, N, C), or None
     reads_pixels = None                          # the Conv whose filters look at the pixels, None for another layer
     caches_once = False                          # whether backward frees the caches of a training forward
+    folded = False                               # whether batch norms are part of convolutions, see models/fold.py
 
     # --- a training step
 
@@ -132,6 +133,16 @@ class Model(FlatModule):
     def backward_pass(self, dlogits, cache):
         """dimages: forward_pass, read from the bottom.   dlogits are checked; cache: forward_pass's"""
         raise NotImplementedError
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """{name: copy of the array}, parameters then buffers, in the reference implementation's names and layouts.
+
+        This is what files of weights hold. UserError for a folded model: no other model has its parameters.
+        """
+        if self.folded:
+            fail("weights", "those of a model with its batch norms",
+                 "those of a folded one, which no model can load; save the model that it was made from")
+        return super().state_dict()
 
     def batch_statistics(self, cache: ModelCache) -> dict:
         """{name of a batch norm: (mean, unbiased variance)} of a training forward; {} without batch norms."""

@@ -357,7 +357,7 @@ def test_folding_keeps_the_logits(dtype, tolerance, fields):
     logits, cache = folded.forward(images)
     assert logits.dtype == expected.dtype and np.abs(logits - expected).max() <= tolerance * np.abs(expected).max()
     assert all(np.array_equal(value, before[name]) for name, value in model.state_dict().items())
-    assert not [*folded.named_buffers()] and not [name for name in folded.state_dict() if ".bn." in name]
+    assert not [*folded.named_buffers()] and not [name for name, _ in folded.named_parameters() if ".bn." in name]
     assert folded.num_parameters() == model.num_parameters() - 3 * (6 + 15 + 15)             # weight and bias become a bias
     dlogits = rng.normal(size=logits.shape)
     assert cases.error(folded.backward(dlogits, cache), model.backward(dlogits, model.forward(images)[1])) <= 10 * tolerance
@@ -396,6 +396,7 @@ def test_folding_what_has_no_batch_norm():
     model, rng = random_model(**SMALL, qkv_method="avg")
     images = images_of(model, rng, 2)
     assert np.array_equal(fold_batch_norm(model).forward(images)[0], model.forward(images)[0])
+    assert fold_batch_norm(model) is model and not model.folded and model.state_dict()
 
 
 def test_a_folded_model_does_not_train():
