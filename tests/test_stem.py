@@ -6,6 +6,7 @@ import torch
 import cases
 import numpyvit
 from numpyvit.models.cvt import CvTConfig
+from numpyvit.models.fold import ForInference
 from numpyvit.models.stem import stem_forward
 from numpyvit.models.swin import SwinConfig
 from numpyvit.models.vit import ViTConfig
@@ -178,3 +179,44 @@ def test_wrong_stems_are_named(family, fields, message):
     with pytest.raises(ValueError, match=message):
         numpyvit.create_model(family, **SMALL[family] | fields)
     assert ViTConfig().stem_widths == SwinConfig().stem_widths == CvTConfig().stem_widths == ()
+
+
+@pytest.mark.parametrize("family", SMALL)
+def test_a_folded_model_is_its_own_inference_model_and_is_not_saved(family, tmp_path):
+    """Folding again changes nothing; a file of it would have names that no model has, so that none is written."""
+    model, rng = random_model(family)
+    folded, images = model.for_inference(), images_of(model, rng, 2)
+    assert folded is not model and folded.for_inference() is folded and ForInference(folded).get() is folded
+    assert cases.error(folded.replica()(images), model(images)) <= 1e-12 and folded.replica().for_inference().folded
+    for name in ("numpyvit", "microsoft" if family == "cvt" else "timm"):
+        with pytest.raises(ValueError, match="weights: .* folded one, .*; save the model that it was made from"):
+            numpyvit.save_weights(folded, tmp_path / "a.safetensors", format=name)
+    assert not list(tmp_path.iterdir())
+    numpyvit.save_weights(model, tmp_path / "a.safetensors")
+    np.testing.assert_array_equal(numpyvit.load_model(tmp_path / "a.safetensors")(images), model(images))
+
+
+@pytest.mark.parametrize("family", [*SMALL, "cvt linear"])
+@pytest.mark.parametrize("strides, pools, last", [((2, 2), (), 1), ((1, 1), (2, 2), 1), ((1, 1), (4, 1), 0), ((4, 1), (), 0)])
+def test_one_image_is_too_few_where_the_stem_ends_in_one_pixel(family, strides, pools, last):
+    """Of a batch norm behind pooling it is the pooled map that counts. Evaluation takes one image, training two."""
+    family, _, method = family.partition(" ")
+    fields = SMALL[family] | dict(img_size=4, stem_widths=(5, 6), stem_strides=strides, stem_pools=pools)
+    model = numpyvit.create_model(family, **fields, **({"qkv_method": method} if method else {}))
+    images = np.zeros((2, 2, 4, 4), np.float32)
+    with pytest.raises(ValueError, match=f"images: expected 2 or more to train on, .* convolution {last} of the stem"):
+        model.forward(images[:1], train=True)
+    model.forward(images[:1])
+    model.forward(images, train=True)
+    if family != "cvt":                                                      # whose attention has batch norms, too
+        wide = numpyvit.create_model(family, **{**fields, "img_size": (4, 8)})
+        wide.forward(np.zeros((1, 2, 4, 8), np.float32), train=True)
+
+
+@pytest.mark.parametrize("family, fields", [("vit", dict(embed_dim=12)), ("swin", dict(embed_dim=6)),
+                                            ("cvt", dict(embed_dims=(10, 6), num_heads=(2, 2)))])
+def test_an_mlp_without_a_channel_is_refused(family, fields):
+    C = min(fields.get("embed_dims", [fields.get("embed_dim")]))
+    with pytest.raises(ValueError, match=f"^mlp_ratio: expected .* the width {C} a channel, 1/{C} or more, got 0.05"):
+        numpyvit.create_model(family, **SMALL[family] | fields | dict(mlp_ratio=0.05))
+    numpyvit.create_model(family, **SMALL[family] | fields | dict(mlp_ratio=1 / 5))

@@ -3,6 +3,8 @@ import math
 
 from ..checks import check_number, check_numbers, fail, values
 from ..module import pair
+from ..ops.conv import output_size
+from .stem import stem_steps
 
 
 def check_image_size(config):
@@ -41,6 +43,25 @@ def check_stem_makes_patches(config):
             if pools:
                 fail("stem_pools", f"pools that with stem_strides {strides} multiply to patch_size {side}", pools)
             fail("stem_strides", f"strides whose product is patch_size {side}", strides)
+
+
+def check_stem_batch(config, batch):
+    """A batch norm that sees one value a channel has no variance: UserError for one image where a map of the stem is
+    1 × 1. A batch norm stands behind each convolution and its pooling.
+    """
+    size = pair(config.img_size)
+    for i, (stride, pool) in enumerate(stem_steps(config)):
+        size = tuple(output_size(n, 3, stride, 1) // pool for n in size)
+        if batch == 1 and size == (1, 1):
+            fail("images", "2 or more to train on", "a batch of 1, which leaves batch norm one value a channel behind "
+                 f"convolution {i} of the stem, where the map is 1×1")
+
+
+def check_mlp(config, widths):
+    """The MLP of every width has a channel."""
+    C = min(widths)
+    if int(C * config.mlp_ratio) < 1:
+        fail("mlp_ratio", f"a number that leaves the MLP of the width {C} a channel, 1/{C} or more", config.mlp_ratio)
 
 
 def check_stages(config, first, *others):

@@ -22,7 +22,7 @@ from ..ops.bias_activation import ACTIVATIONS
 from ..ops.conv import output_size
 from . import rows
 from .block import Block
-from .checks import check_heads, check_image_size, check_stages, check_stem
+from .checks import check_heads, check_image_size, check_mlp, check_stages, check_stem, check_stem_batch
 from .cvt_layers import METHODS, ConvAttention, join_class, split_class
 from .embed import ConvEmbed
 from .fold import fold_batch_norm
@@ -87,6 +87,7 @@ class CvTConfig:
         if len(values(self, "drop_path_rate")) not in (1, len(self.depths)):
             fail("drop_path_rate", f"one number or {len(self.depths)}, one a stage", self.drop_path_rate)
         check_heads(self.embed_dims, self.num_heads)
+        check_mlp(self, self.embed_dims)
         check_stem(self)
         before = stem_size(self)
         for i, (map_size, kernel, padding) in enumerate(zip(self.maps, self.patch_sizes, self.patch_paddings)):
@@ -228,6 +229,7 @@ class CvT(Model):
 
     def check_batch(self, batch):
         """A batch norm that sees one value a channel has no variance."""
+        check_stem_batch(self.config, batch)
         for i, (H, W) in enumerate(self.config.maps):
             if self.config.qkv_method == "dw_bn" and batch == 1 and max(H, W) <= self.config.kv_stride:
                 fail("images", "2 or more to train on", "a batch of 1, which leaves batch norm one value a channel "

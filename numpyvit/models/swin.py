@@ -17,7 +17,7 @@ from ..ops.bias_activation import ACTIVATIONS
 from ..ops.windows import shifted_window_mask, window_index
 from . import rows
 from .block import Block
-from .checks import check_heads, check_image_size, check_stages, check_stem_makes_patches
+from .checks import check_heads, check_image_size, check_mlp, check_stages, check_stem_batch, check_stem_makes_patches
 from .embed import SwinPatchEmbed
 from .fold import fold_batch_norm
 from .stem import SwinConvStem
@@ -65,6 +65,7 @@ class SwinConfig:
         check_numbers(self, "drop_rate", "attn_drop_rate", "drop_path_rate", least=0, below=1)
         check_choice(self, "act", tuple(ACTIVATIONS))
         check_heads([self.embed_dim * 2**i for i in range(len(self.depths))], self.num_heads)
+        check_mlp(self, [self.embed_dim])
         check_stem_makes_patches(self)
         if min(pair(self.img_size)) < self.patch_size:
             fail("img_size", f"at least one patch of {self.patch_size} pixels a side", self.img_size)
@@ -189,6 +190,9 @@ class Swin(Model):
             dx = layer.backward(dx, c)
         dx = self.pos_drop.backward(dx, cache.pos_drop)
         return self.patch_embed.backward(dx, cache.patch_embed)
+
+    def check_batch(self, batch):
+        check_stem_batch(self.config, batch)
 
     # --- what the figures and the files of weights ask
 

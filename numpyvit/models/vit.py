@@ -16,7 +16,7 @@ from ..ops.bias_activation import ACTIVATIONS
 from ..ops.positions import sincos2d_table, sinusoidal_table
 from . import rows
 from .block import Block, PostNormBlock, SelfAttention
-from .checks import check_divisor, check_image_size, check_stem_makes_patches
+from .checks import check_divisor, check_image_size, check_mlp, check_stem_batch, check_stem_makes_patches
 from .embed import PatchEmbed
 from .fold import fold_batch_norm
 from .heads import PreLogits
@@ -70,6 +70,7 @@ class ViTConfig:
         check_numbers(self, "drop_rate", "attn_drop_rate", "drop_path_rate", least=0, below=1)
         check_divisor(self, "patch_size", "img_size")
         check_divisor(self, "num_heads", "embed_dim")
+        check_mlp(self, [self.embed_dim])
         check_choice(self, "global_pool", ("token", "avg", "gap"))
         check_numbers(self, "representation_size", least=0)
         check_choice(self, "pos_embed", ("learn", "sincos2d", "sinusoidal", "none"))
@@ -206,6 +207,9 @@ class ViT(Model):
             return dx
         dx = np.repeat(dpooled[:, None] / shape[1], shape[1], axis=1)
         return self.norm.backward(dx, cache) if self.norm else dx            # "gap": the norm came first
+
+    def check_batch(self, batch):
+        check_stem_batch(self.config, batch)
 
     # --- what the figures and the files of weights ask
 
