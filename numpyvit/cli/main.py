@@ -24,9 +24,7 @@ def main(argv=None):
     if ranks.launched()[0] > 0:
         sys.stdout = open(os.devnull, "w")                                   # rank 0 alone prints
     try:
-        args, unknown = parser().parse_known_args(argv)
-        if unknown:
-            args.parser.refuse(unknown)
+        args = parse(sys.argv[1:] if argv is None else argv)
         status = args.run(args)
         sys.stdout.flush()
         return leave(status or 0)
@@ -90,6 +88,17 @@ def suggestion(word, names):
     """"; did you mean NAME?", or "" where no name is near."""
     near = difflib.get_close_matches(word, names, 1)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def parse(words):
+    """The words of a command line as a namespace; options may stand between the other words of a command."""
+    root = parser()
+    args, unknown = root.parse_known_args(words)
+    if unknown and args.parser.prog == f"{root.prog} {words[0]}":            # root itself cannot be parsed in this way
+        args, unknown = args.parser.parse_known_intermixed_args(words[1:])
+    if unknown:
+        args.parser.refuse(unknown)
+    return args
 
 
 def parser():
