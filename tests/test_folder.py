@@ -129,6 +129,17 @@ def test_classes_directly_in_the_folder(tmp_path):
     assert load(f"folder:{tmp_path}", img_size=8).checksum == dataset.checksum
 
 
+def test_the_current_directory_has_a_name_and_an_empty_name_is_no_directory(tmp_path, monkeypatch):
+    write_images(tmp_path / "own", ".", count=10)
+    monkeypatch.chdir(tmp_path / "own")
+    dataset = load("folder:.", img_size=8)
+    assert "2 of the 20 images in own/ are held out" in dataset.notice and str(tmp_path / "own") in dataset.source
+    assert dataset.checksum == load(f"folder:{tmp_path / 'own'}", img_size=8).checksum
+    for name, data_dir in (("folder:", None), ("folder", "")):
+        refused(load, name, data_dir, match="got none; give folder:ROOT")
+    refused(recipe_for, data="folder:", match="names no folder: give folder:ROOT")
+
+
 def test_broken_folders(tmp_path):
     refused(load, "folder", tmp_path / "nowhere", match="no such directory")
     refused(load, "folder", tmp_path, match="found no directory train; check the path")

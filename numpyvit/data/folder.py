@@ -41,10 +41,11 @@ def load(data_dir=None, img_size=None, download=True, progress=None):
     """
     img_size = 32 if img_size is None else img_size
     check_img_size(img_size)
-    if data_dir is None:
+    if data_dir is None or str(data_dir) == "":
         raise UserError("folder: expected a directory with train/CLASS/*.png or the like, got none; give folder:ROOT, "
                         "or the directory as --data-dir")
     root = Path(data_dir).expanduser()
+    root = root if root.name else root.resolve()                             # "." has no name
     folders = find_parts(root)
     classes = class_names(folders["train"])
     parts = {name: list_part(folder, folders["train"], classes, name != "train") for name, folder in folders.items()}

@@ -1,4 +1,5 @@
 """What a run says about itself at its beginning."""
+from ..ops.optim import OPTIMIZERS
 from .recipe import SETTINGS
 
 
@@ -27,7 +28,8 @@ def small_images_left_out(recipe):
 
 def how_it_trains(recipe):
     """The settings of a recipe that matter most, in a sentence."""
-    rest = f", {recipe.lr * recipe.lr_rest:g} for what it leaves to AdamW" if recipe.lr_rest != 1 else ""
+    leaves_some = len(OPTIMIZERS[recipe.optimizer]) > 1 and recipe.lr_rest != 1
+    rest = f", {recipe.lr * recipe.lr_rest:g} for what it leaves to AdamW" if leaves_some else ""
     more = ""
     if recipe.small_size:
         size = f"{recipe.small_size} × {recipe.small_size} pixels"

@@ -52,11 +52,7 @@ def recipe_for(family="vit", fine_tune="adamw", **given):
     epochs; a preset has the same settings when it is named. A family's name with model_fields is the family as these
     describe it. Raises UserError.
     """
-    given = dict(given)
-    if given.get("data", "").startswith("folder:"):
-        if given.get("data_dir"):
-            raise UserError(f"--data {given['data']} names the folder already: leave out --data-dir")
-        given["data"], given["data_dir"] = "folder", given["data"].removeprefix("folder:")
+    given = with_folder(given)
     if not {"minutes", "epochs", "steps"} & {name for name, value in given.items() if value is not None}:
         given["minutes"] = MINUTES
     shapes = given.get("data") == "shapes" and given.get("model", SHAPES["model"]) == SHAPES["model"]
@@ -75,7 +71,33 @@ def recipe_for(family="vit", fine_tune="adamw", **given):
     if kind != settings.get("optimizer", kind):                              # another optimiser needs other numbers
         settings = {}
     optimizer = optimizer_settings(kind) if kind in OPTIMIZERS else {}
-    return Recipe(**{**optimizer, **settings, **recipe_defaults(given.get("data", "auto")), **given})
+    recipe = Recipe(**{**optimizer, **settings, **recipe_defaults(given.get("data", "auto")), **given})
+    check_effect(recipe, given)
+    return recipe
+
+
+def with_folder(given):
+    """The settings that the user gave, where data "folder:ROOT" becomes data "folder" and data_dir ROOT."""
+    data = given.get("data", "")
+    if not data.startswith("folder:"):
+        return dict(given)
+    root = data.removeprefix("folder:")
+    if not root:
+        raise UserError("--data folder: names no folder: give folder:ROOT, or folder:. for the current directory")
+    if given.get("data_dir"):
+        raise UserError(f"--data {data} names the folder already: leave out --data-dir")
+    return given | {"data": "folder", "data_dir": root}
+
+
+def check_effect(recipe, given):
+    """Raise UserError for a setting that the user gave and that the recipe's other settings leave without effect."""
+    for name in ("small_window", "small_share"):
+        if given.get(name) and not recipe.small_size:
+            raise UserError(f"--{name.replace('_', '-')} is about the smaller images that a run can begin with: give "
+                            "--small-size as well, the side of these images")
+    if given.get("lr_rest", 1) != 1 and len(OPTIMIZERS[recipe.optimizer]) == 1:
+        raise UserError("--lr-rest is about the parameters that an optimizer leaves to another one, and "
+                        f"{recipe.optimizer} leaves none: leave out --lr-rest, or give --optimizer muon")
 
 
 def preset_for(model, minutes):
