@@ -1,7 +1,19 @@
-"""Options on the command line: where they may stand, and one line for those that cannot be."""
+"""Options that contradict each other or have no effect are refused with one line, and a run is repeated as it was."""
+import dataclasses
+import json
+import shutil
+import sys
+
+import numpy as np
 import pytest
 
+import numpyvit
 from numpyvit.cli import main as cli
+from numpyvit.data import Dataset, ImageSet
+from numpyvit.runs.folder import RunFolder
+from numpyvit.runs.recipe import Recipe
+from numpyvit.training.describe import how_it_trains
+from numpyvit.training.recipe import recipe_for
 from tiny import FAMILIES, image_folder
 
 FIELDS = ["--model", "vit", *(f"--set={field}={value}" for field, value in FAMILIES["vit"].items()), "--set=pos_embed=sincos2d"]
@@ -21,8 +33,34 @@ def run(images, tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="module")
+def extended(run, tmp_path_factory):
+    """A run that began with smaller images and was extended by three steps."""
+    path, patch = tmp_path_factory.mktemp("runs") / "extended", pytest.MonkeyPatch()
+    with patch.context():
+        patch.setattr(sys, "argv", ["numpyvit", "train", "--small-size", "8", "--and", "so", "on"])
+        assert train("--config", run, "--out", path, "--small-size", "8", "--threads", "1") == 0
+    assert train("--resume", path, "--steps", "3", "--threads", "1") == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def gray(tmp_path_factory):
+    """The folder of a run on arrays, which has the name of their data set."""
+    path = tmp_path_factory.mktemp("fit") / "gray"
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 1, 16, 16), dtype=np.uint8)
+    data = Dataset("gray", ("a", "b"), ImageSet(pixels, np.arange(64) % 2), ImageSet(pixels[:8], np.arange(8) % 2), "none")
+    model = numpyvit.create_model("vit", **FAMILIES["vit"], in_chans=1, num_classes=2)
+    numpyvit.fit(model, data, out=str(path), steps=2, batch_size=8, threads=1)
+    return path
+
+
 def train(*argv):
     return cli.main(["train", *map(str, argv)])
+
+
+def recipe_of(path):
+    return RunFolder(path).read_config().recipe
 
 
 def refused(capsys, *argv):
@@ -35,6 +73,108 @@ def refused(capsys, *argv):
     err = capsys.readouterr().err
     assert status == 2 and err.startswith("numpyvit") and err.count("\n") == 1, err
     return err
+
+
+# --- runs again
+
+def test_an_extended_run_is_not_repeated_as_one_run(extended, tmp_path, capsys):
+    line = refused(capsys, "train", "--config", extended, "--out", tmp_path / "again")
+    assert "was trained in parts" in line and "from step 2 to step 5" in line
+    assert "began with: numpyvit train --small-size 8 --and so on," in line
+    assert "--resume NEW_RUN --steps 3" in line and f"numpyvit train --config {extended} --steps 5" in line
+    assert not (tmp_path / "again").exists()
+    assert train("--config", extended, "--out", tmp_path / "one", "--steps", "5", "--threads", "1") == 0
+    config = RunFolder(tmp_path / "one").read_config()
+    assert (config.plan.start, config.plan.steps, config.recipe.small_size) == (0, 5, 0)
+
+
+def test_the_two_commands_repeat_an_extended_run(run, extended, tmp_path):
+    again = tmp_path / "again"
+    assert train("--config", run, "--out", again, "--small-size", "8", "--threads", "1") == 0
+    assert train("--resume", again, "--steps", "3", "--threads", "1") == 0
+    assert (again / "weights.safetensors").read_bytes() == (extended / "weights.safetensors").read_bytes()
+
+
+def test_the_report_of_an_extended_run_promises_nothing_false(extended, run, tmp_path):
+    pytest.importorskip("matplotlib")
+    for path, extra in ((extended, True), (run, False)):
+        assert cli.main(["report", str(path), "-o", str(tmp_path / "r.html"), "--threads", "1"]) == 0
+        page = (tmp_path / "r.html").read_text()
+        assert ("The same run again" in page) == (not extra) and ("was trained in parts" in page) == extra
+
+
+def test_a_command_that_does_not_train_is_not_named(extended, tmp_path, capsys):
+    copy = shutil.copytree(extended, tmp_path / "copy")
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"command": "-f kernel.json"}))
+    line = refused(capsys, "train", "--config", copy / "config.json")
+    assert "kernel.json" not in line and "as this one was and then" in line
+
+
+@pytest.fixture
+def recipes(monkeypatch):
+    """The recipes that train would train."""
+    from numpyvit.training import loop
+    seen = []
+    monkeypatch.setattr(loop, "train", lambda recipe, out, threads: seen.append(recipe))
+    return seen
+
+
+def test_set_changes_one_field_of_the_repeated_model(run, recipes):
+    own = recipe_of(run).model_fields
+    for more in ([], ["--model", "vit"]):
+        assert train("--config", run, "--set", "drop_path_rate=0.3", *more) == 0
+        assert recipes.pop().model_fields == own | {"drop_path_rate": 0.3}
+    assert train("--config", run) == 0 and recipes.pop().model_fields == own
+    assert train("--config", run, "--model", "vit_pico_patch4_32", "--set", "depth=1") == 0
+    assert recipes.pop().model_fields == {"depth": 1}
+
+
+def test_another_data_set_is_not_looked_for_where_the_first_one_was(run, images, recipes):
+    assert train("--config", run, "--data", "cifar10") == 0 and recipes.pop().data_dir is None
+    assert train("--config", run, "--data", "folder") == 0 and recipes.pop().data_dir == str(images)
+    assert train("--config", run, "--data", "cifar10", "--data-dir", "there") == 0 and recipes.pop().data_dir == "there"
+    assert train("--config", run, "--data", "folder:there") == 0
+    assert (recipes[-1].data, recipes[-1].data_dir) == ("folder", "there")
+
+
+# --- options without an effect
+
+@pytest.mark.parametrize("options, words", [
+    ("train --config RUN --fine-tune paper", "--config has them all: leave out"),
+    ("train --config RUN --fine-tune paper --init RUN", "--config has them all: leave out"),
+    ("train --resume RUN --fine-tune paper", "--fine-tune cannot be changed"),
+    ("train --resume RUN --config other", "--config begins a new one: leave out one of the two"),
+    ("train --config RUN --data folder:odd --data-dir /nope", "names the folder already: leave out --data-dir"),
+    ("train --config RUN --data folder:", "give folder:ROOT, or folder:. for the current directory"),
+    ("train --data folder:", "give folder:ROOT, or folder:. for the current directory"),
+    ("train --data folder: --data-dir .", "give folder:ROOT, or folder:. for the current directory"),
+    ("train --data shapes --small-window 16", "--small-window is about the smaller images that a run can begin with: give --small-size"),
+    ("train --data shapes --small-share 0.5", "give --small-size"),
+    ("train --config RUN --small-window 16", "give --small-size"),
+    ("train --data shapes --lr-rest 0.2", "adamw leaves none: leave out --lr-rest"),
+    ("train --config RUN --lr-rest 0.2 --optimizer sgd", "sgd leaves none: leave out --lr-rest"),
+    ("evaluate RUN FOLDER --split val", "--split chooses images of a data set, and FOLDER has the images to score"),
+    ("evaluate RUN FOLDER --data cifar10", "--data chooses images of a data set"),
+    ("evaluate RUN FOLDER --data-dir /nope", "--data-dir chooses images of a data set"),
+    ("evaluate RUN/weights.safetensors --data shapes --split val", "leave out --split"),
+])
+def test_an_option_without_an_effect_is_refused(options, words, run, images, recipes, capsys):
+    line = refused(capsys, *options.replace("RUN", str(run)).replace("FOLDER", str(images / "train")).split())
+    assert words.replace("FOLDER", str(images / "train")) in line and not recipes
+
+
+def test_what_an_optimizer_leaves_is_said_where_it_leaves_any(run, tmp_path, monkeypatch):
+    muon = recipe_for(lr=0.01, lr_rest=0.5, optimizer="muon")
+    assert ", peak learning rate 0.01, 0.005 for what it leaves to AdamW, " in how_it_trains(muon)
+    assert "AdamW" not in how_it_trains(dataclasses.replace(muon, optimizer="adamw"))
+    assert recipe_for(optimizer="sgd", lr_rest=1.0).lr_rest == Recipe.lr_rest
+    old = shutil.copytree(run, tmp_path / "old")                             # a config of before still goes on
+    config = json.loads((old / "config.json").read_text())
+    config["recipe"]["lr_rest"] = 0.2
+    (old / "config.json").write_text(json.dumps(config))
+    (old / "result.json").unlink()
+    assert train("--resume", old, "--threads", "1") == 0 and (old / "result.json").exists()
 
 
 # --- options between the other words
@@ -69,3 +209,17 @@ def test_options_stand_anywhere(run, images, tmp_path, capsys):
 ])
 def test_unknown_words_are_still_named(options, words, capsys):
     assert words in refused(capsys, *options.split())
+
+
+# --- data sets that no command can load
+
+def test_a_run_of_fit_is_not_taken_for_a_folder_of_images(gray, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(gray.parent)
+    for command, advice in ((["train", "--resume", "gray"], "continue in Python: numpyvit.fit(numpyvit.load_model('gray'), …)"),
+                            (["evaluate", "gray"], "numpyvit evaluate gray FOLDER scores images of a folder"),
+                            (["report", "gray"], "numpyvit evaluate gray FOLDER scores images of a folder"),
+                            (["train", "--config", "gray"], "give --data with another one")):
+        line = refused(capsys, *command)
+        assert line.startswith("numpyvit: gray: the run was trained from Python on a data set named 'gray'"), line
+        assert line.endswith(f"; {advice}\n") or advice in line and "--config" in command
+        assert "folder:gray" not in line

@@ -1,5 +1,5 @@
 """The commands about runs that are there: runs and report."""
-from .options import positive
+from .options import check_data_set, positive
 
 
 def add_commands(commands):
@@ -10,7 +10,7 @@ def add_commands(commands):
     p.set_defaults(run=run_runs)
     p = commands.add_parser("report", help="a run as one offline HTML page",
                             description="Score a run's test images and write one HTML page: curves, confusion matrix, "
-                                        "worst mistakes, attention, and the command that repeats the run.")
+                                        "worst mistakes, attention, and how to repeat the run.")
     p.add_argument("path", metavar="RUN", help="folder of the run")
     p.add_argument("-o", "--out", metavar="FILE", help="the page (RUN/report.html)")
     p.add_argument("--data-dir", metavar="DIR", help="where the files of the data set are now")
@@ -32,4 +32,5 @@ def run_runs(args):
 def run_report(args):
     """Write the page and say where it is."""
     from ..runs.report import write_report
+    check_data_set(args.path, "numpyvit evaluate {path} FOLDER scores images of a folder")
     print(write_report(args.path, args.out, args.data_dir, args.threads))

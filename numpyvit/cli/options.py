@@ -1,6 +1,8 @@
-"""What options of several commands share: an option for a field of the recipe, and the kinds of values."""
+"""What several commands share: an option for a field of the recipe, the kinds of values, a check of a run's data."""
 import argparse
 import json
+
+from ..errors import UserError
 
 TTA = ("none", "mirror", "shifts")                                           # as in data/views.py
 
@@ -51,3 +53,19 @@ def positive(text):
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected 1 or more, got {value}")
     return value
+
+
+def check_data_set(path, advice, config=None):
+    """Raise UserError for a run on a data set that was made in Python. What is no run is let through.
+
+    advice: what to do instead, with {path} for the run.   config: the run's RunConfig, read unless given
+    """
+    from ..data.registry import TABLE
+    from ..runs.classifier import is_run
+    from ..runs.folder import RunFolder
+    if config is None and not is_run(path):
+        return
+    name = (config or RunFolder(path).read_config()).data.name
+    if name not in TABLE:
+        raise UserError(f"{path}: the run was trained from Python on a data set named {name!r}, which no command can "
+                        f"load; {advice.format(path=path)}")

@@ -5,7 +5,7 @@ import os
 import sys
 
 from ..errors import UserError
-from .options import add_tta, positive
+from .options import add_tta, check_data_set, positive
 
 AT_ONCE = 256                                                                # images that predict holds in memory
 
@@ -23,7 +23,7 @@ def add_evaluate(commands):
     p.add_argument("path", metavar="RUN", help="folder of a run; a file of weights, or a folder of Hugging Face")
     p.add_argument("folder", metavar="FOLDER", nargs="?",
                    help="other images to score, FOLDER/CLASS/*.png and the like, with the names of the classes")
-    p.add_argument("--split", choices=("test", "val"), default="test",
+    p.add_argument("--split", choices=("test", "val"),
                    help="test images (default) or those held out of training")
     p.add_argument("--data", metavar="NAME", help="the data set to score weights on; a run knows its own")
     p.add_argument("--data-dir", metavar="DIR", help="where the files of the data set are now")
@@ -79,7 +79,12 @@ def draw_scores(args, classes, matrix, images, labels, logits):
 
 def images_to_score(classifier, args):
     """Of a folder, the run's data set, or --data → images (n, C, H, W) uint8, labels (n,), their name, a notice"""
+    split = args.split or "test"
     if args.folder:
+        for name in ("split", "data", "data_dir"):
+            if getattr(args, name):
+                raise UserError(f"--{name.replace('_', '-')} chooses images of a data set, and {args.folder} has the "
+                                "images to score: leave out one of the two")
         images, labels, notice = classifier.folder(args.folder)
         return images, labels, f"images of {args.folder}, which need not be those of the run", notice
     if classifier.run:
@@ -87,8 +92,12 @@ def images_to_score(classifier, args):
             raise UserError("--data: a run is scored on its own data set; numpyvit evaluate "
                             f"{args.path}/weights.safetensors --data {args.data} takes any")
         data = classifier.config.data
-        return *classifier.split(args.split, args.data_dir), f"{args.split} images of {data.name}", data.notice
-    if not args.data or args.split != "test":
+        check_data_set(args.path, "numpyvit evaluate {path} FOLDER scores images of a folder", classifier.config)
+        return *classifier.split(split, args.data_dir), f"{split} images of {data.name}", data.notice
+    if split != "test":
+        raise UserError(f"--split {split}: only a run knows which images it held out of training; weights are scored "
+                        "on test images: leave out --split")
+    if not args.data:
         raise UserError("--data: expected the name of a data set, whose test images the weights are scored on")
     dataset = classifier.data_set(args.data, args.data_dir)
     return dataset.test.images, dataset.test.labels, f"test images of {dataset.name}", dataset.notice

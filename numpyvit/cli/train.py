@@ -4,8 +4,8 @@ import dataclasses
 
 from ..errors import UserError
 from ..runs.recipe import Recipe
-from ..training.recipe import FINE_TUNE, recipe_for, table
-from .options import add_setting, positive
+from ..training.recipe import FINE_TUNE, check_effect, recipe_for, table, with_folder
+from .options import add_setting, check_data_set, positive
 
 
 def add_commands(commands):
@@ -21,7 +21,8 @@ def add_commands(commands):
                    help="continue this run as its config.json says; --minutes, --epochs or --steps extend a "
                         "finished one")
     p.add_argument("--config", metavar="FILE",
-                   help="a run's config.json: repeat that run, with other settings where they are given")
+                   help="a run's config.json: repeat that run, with other settings where they are given; a run that "
+                        "was extended cannot be repeated in this way")
     p.add_argument("--threads", type=positive, metavar="N",
                    help="default: one a core; with several ranks, the cores of a machine are dealt to its ranks. "
                         "Does not change the result")
@@ -48,13 +49,21 @@ def train_or_resume(args):
     given = {f.name: getattr(args, f.name) for f in dataclasses.fields(Recipe) if hasattr(args, f.name)}
     if args.resume is not None:
         length = {name: given.pop(name) for name in ("minutes", "epochs", "steps") if name in given}
-        fixed = [name for name in given if name != "data_dir"] + (["out"] if args.out else [])
+        fixed = [name for name in given if name != "data_dir"]
+        fixed += [name for name in ("out", "fine_tune") if getattr(args, name)]
         if fixed:
             option = "--" + fixed[0].replace("_", "-")
             raise UserError(f"--resume continues the run as it was planned: {option} cannot be changed")
+        if args.config:
+            raise UserError("--resume continues a run as its own config.json says, --config begins a new one: leave "
+                            "out one of the two")
+        check_data_set(args.resume, "continue in Python: numpyvit.fit(numpyvit.load_model({path!r}), …)")
         resume(args.resume, args.threads, given.get("data_dir"), **length)
         return
     if args.config:
+        if args.fine_tune:
+            raise UserError("--fine-tune chooses the settings of a new run, and --config has them all: leave out one "
+                            "of the two")
         train(repeated(args.config, given), args.out, args.threads)
         return
     given["model_fields"] = dict(given.get("model_fields", []))
@@ -67,19 +76,30 @@ def train_or_resume(args):
 
 
 def repeated(path, given):
-    """The recipe in a run's config.json, with what the user gave. A length in minutes is the steps that it became."""
+    """The recipe in a run's config.json, with what the user gave. A length in minutes is the steps that it became.
+
+    Raises UserError for a run that was extended, unless a length is given: its parts cannot be one run again.
+    """
     import os
 
     from ..runs.config import read_config
+    from ..runs.report import how_to_repeat_parts
     config = read_config(os.path.join(path, "config.json") if os.path.isdir(path) else path)
     lengths = {"minutes", "epochs", "steps"}
     settings = {"data": config.data.name, "micro_batch": config.lanes.micro_batch, "shards": config.lanes.shards}
     if lengths & given.keys():
         settings |= dict.fromkeys(lengths)
     elif config.plan:
+        if config.plan.start:
+            raise UserError(f"--config: {how_to_repeat_parts(config, path)}")
         settings |= dict.fromkeys(lengths) | {"steps": config.plan.steps}
-    if "model_fields" in given:
-        given = given | {"model_fields": dict(given["model_fields"])}
-    if given.get("data", "").startswith("folder:"):
-        given = given | {"data": "folder", "data_dir": given["data"].removeprefix("folder:")}
-    return dataclasses.replace(config.recipe, **settings | given)
+    if "data" not in given:
+        check_data_set(path, "give --data with another one, or train in Python with numpyvit.fit", config)
+    elif given["data"] not in (config.data.name, config.recipe.data):
+        settings |= {"data_dir": None}                                       # is that of the other data set
+    given = with_folder(given)
+    same_model = given.get("model", config.recipe.model) == config.recipe.model
+    given["model_fields"] = (config.recipe.model_fields if same_model else {}) | dict(given.get("model_fields", []))
+    recipe = dataclasses.replace(config.recipe, **settings | given)
+    check_effect(recipe, given)
+    return recipe

@@ -49,16 +49,29 @@ def write_report(path, out=None, data_dir=None, threads=None):
 
 
 def describe(classifier, probabilities, labels):
-    """What was trained on what, the accuracy, and the command that repeats the run."""
+    """What was trained on what, the accuracy, and how to repeat the run."""
     config, run = classifier.config, classifier.run
     accuracy = (probabilities.argmax(axis=1) == labels).mean()
     five = f", {top_accuracy(probabilities, labels, 5):.2%} in the first 5" if len(classifier.classes) > 5 else ""
-    again = f"numpyvit train --config {run.file('config.json')}"
+    again = html.escape(f"numpyvit train --config {run.file('config.json')}")
+    again = f"The same run again: <code>{again}</code>"
+    if config.plan.start:
+        again = html.escape(how_to_repeat_parts(config, run.path))
     notice = f"<p>{html.escape(config.data.notice)}</p>" if config.data.notice else ""
     return (f"<p><b>{accuracy:.2%}</b> of the {len(labels):,} test images of {html.escape(config.data.name)} are right"
             f"{five}; {html.escape(config.recipe.model)}, {config.model.parameters:,} parameters, step "
             f"{classifier.step:,} of {config.plan.steps:,}.</p>{notice}"
-            f"<p>The same run again: <code>{html.escape(again)}</code></p>")
+            f"<p>{again}</p>")
+
+
+def how_to_repeat_parts(config, path):
+    """What to do instead of train --config to repeat a run that was extended, in plain text."""
+    start, steps = config.plan.start, config.plan.steps
+    began = f", which began with: numpyvit {config.command}," if config.command.startswith("train ") else ""
+    return (f"{path} was trained in parts, and its config.json has the settings of the last one only, from step "
+            f"{start} to step {steps}. To repeat it, train a new run to step {start} as this one was{began} and then "
+            f"extend the new run: numpyvit train --resume NEW_RUN --steps {steps - start}. To train in one part, with "
+            f"images of full size throughout: numpyvit train --config {path} --steps {steps}")
 
 
 def curves_part(run):
