@@ -91,3 +91,9 @@ def test_22_the_report_has_the_same_figures(barely_trained, tmp_path, monkeypatc
     report.write_report(barely_trained, tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text()
     assert drawn == ["plot_confusion", "plot_mistakes"] and 'alt="confusion matrix"' in page and "<table>" in page
+
+
+def test_a_name_that_is_not_utf_8_does_not_stop_the_report(barely_trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "settings_part", lambda classifier: b"class b \xff".decode(errors="surrogateescape"))
+    report.write_report(barely_trained, tmp_path / "r.html")
+    assert "class b ?" in (tmp_path / "r.html").read_text()

@@ -44,7 +44,7 @@ def write_report(path, out=None, data_dir=None, threads=None):
     name = html.escape(os.path.basename(os.path.normpath(path)))
     page = (f"<!doctype html><html lang=en><meta charset=utf-8><title>{name}</title><style>{STYLE}</style>"
             f"<h1>{name}</h1>\n" + "\n".join(parts) + "\n</html>\n")
-    write_atomic(out, [page.encode()])
+    write_atomic(out, [page.encode("utf-8", "replace")])
     return out
 
 
