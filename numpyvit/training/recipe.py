@@ -92,7 +92,7 @@ def with_folder(given):
 def check_effect(recipe, given):
     """Raise UserError for a setting that the user gave and that the recipe's other settings leave without effect."""
     for name in ("small_window", "small_share"):
-        if given.get(name) and not recipe.small_size:
+        if given.get(name) not in (None, getattr(Recipe, name)) and not recipe.small_size:
             raise UserError(f"--{name.replace('_', '-')} is about the smaller images that a run can begin with: give "
                             "--small-size as well, the side of these images")
     if given.get("lr_rest", 1) != 1 and len(OPTIMIZERS[recipe.optimizer]) == 1:
