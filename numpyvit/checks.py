@@ -40,6 +40,11 @@ def shown(value):
     return text if len(text) <= 80 else text[:79] + "…"
 
 
+def printable(name):
+    """A name as text that any file can hold: bytes of a file's name that are not UTF-8 become question marks."""
+    return str(name).encode("utf-8", "replace").decode()
+
+
 def plain(value):
     """A NumPy scalar as the Python number that it is, lists and tuples as tuples; anything else as it is."""
     if isinstance(value, (tuple, list)):

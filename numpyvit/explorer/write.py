@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 
+from ..checks import printable
 from ..errors import UserError
 from ..files.atomic import write_atomic
 from ..models import count_parameters, list_models
@@ -52,11 +53,6 @@ def explore(model, pixels, classes, mean, std, label=None, image_name="image", m
              "rounding": float(np.abs(before - after).max()),
              "config": dataclasses.asdict(model.config)}
     return document(r, about)
-
-
-def printable(name):
-    """A name as text that a page can hold: bytes of a file's name that are not UTF-8 become question marks."""
-    return str(name).encode("utf-8", "replace").decode()
 
 
 def numbers_of(recording):

@@ -11,6 +11,7 @@ import re
 
 import numpy as np
 
+from ..checks import printable
 from ..errors import UserError
 from ..files.atomic import write_atomic
 from .attention import attention_map
@@ -28,10 +29,8 @@ def new_figure(width, height):
 
 
 def as_it_is(text):
-    """A text that Matplotlib draws character for character: "$" begins no formula, and bytes of a file's name that are
-    not UTF-8 become question marks.
-    """
-    return str(text).encode("utf-8", "replace").decode().replace("$", r"\$")
+    """The text, printable, for Matplotlib to draw character for character: "$" begins no formula."""
+    return printable(text).replace("$", r"\$")
 
 
 def save(figure, path):
