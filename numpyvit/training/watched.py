@@ -13,7 +13,7 @@ class Watched:
     """
 
     def __init__(self, trainer):
-        self.trainer, self.accuracies, self.before, self.best = trainer, [], 0, None
+        self.trainer, self.accuracies, self.best = trainer, {}, None         # {step: accuracy}
         for name, asked in (("keep best", trainer.recipe.keep == "best"), ("patience", trainer.recipe.patience > 0)):
             if asked and not len(trainer.val_labels):
                 raise UserError(f"{name}: expected validation images, got --val 0")
@@ -30,9 +30,9 @@ class Watched:
         expected = reference_accuracy(trainer.recipe, trainer.config.data.name, step, plan.steps)
         if expected is not None and not plan.start:                          # the curves are of runs in one part
             trainer.progress.evaluated("reference", expected)
-        if trainer.recipe.keep == "best" and accuracy > max(self.accuracies, default=-1.0):
+        if trainer.recipe.keep == "best" and accuracy > max(self.accuracies.values(), default=-1.0):
             self.keep()
-        self.accuracies.append(accuracy)
+        self.accuracies[step] = accuracy
         self.judge()
         trainer.progress.paused()
 
@@ -41,7 +41,8 @@ class Watched:
 
         A run that was extended begins to count anew: the looks before the extension are left out.
         """
-        patience, accuracies = self.trainer.recipe.patience, self.accuracies[self.before:]
+        patience, start = self.trainer.recipe.patience, self.trainer.config.plan.start
+        accuracies = [accuracy for step, accuracy in self.accuracies.items() if step > start]
         if patience and len(accuracies) - 1 - int(np.argmax(accuracies or [0])) >= patience:
             self.trainer.stopping = True
 
@@ -60,9 +61,7 @@ class Watched:
 
         def accuracies():
             entries = run.read_metrics() if run.position.metrics_bytes else []
-            looks = [entry for entry in entries if entry.get("kind") == "val"]
-            before = sum(entry["step"] <= self.trainer.config.plan.start for entry in looks)
-            return [entry["accuracy"] for entry in looks], before
+            return {entry["step"]: entry["accuracy"] for entry in entries if entry.get("kind") == "val"}
 
-        self.accuracies, self.before = self.trainer.world.from_first(accuracies)
+        self.accuracies = self.trainer.world.from_first(accuracies)
         self.judge()
