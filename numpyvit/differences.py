@@ -107,8 +107,8 @@ def check_gradient(name, x, dx, u, y, at, rng, tolerance, entries, settle, same_
 def slope(f, u, ours, h, tolerance, scale, settle, small):
     """Slope of ⟨u, f(t)⟩ at 0 beside backward's value of it, ours. scale: the size that tolerance is relative to.
 
-    small: what counts as small beside the gradient that the differences found. A huge scale, which is backward's, must
-    not make everything that they say look settled.
+    small: differences that still move by no more than this are settled. It comes from the gradient that differences
+    found, while scale comes from backward: beside a huge scale, every difference would look settled.
     """
     exact, doubt = derivative(f, u, h, settle * tolerance * scale)
     allowed = tolerance * max(scale, abs(exact))
@@ -121,9 +121,10 @@ def slope(f, u, ours, h, tolerance, scale, settle, small):
     settled = settled and abs(again - exact) <= max(allowed, 0.1 * abs(exact - ours))
     settled = settled and doubt <= max(small, 1e-3 * abs(exact))
     near_left, near_right, noise = close_up(f, u, h)
-    if noise <= 0.1 * abs(exact - ours) and not moves_in_steps(f, h):        # or the steps were too long for f
+    stepped = moves_in_steps(f, h)
+    if noise <= 0.1 * abs(exact - ours) and not stepped:                     # far from exact: the steps were too long
         settled = settled and abs((near_left + near_right) / 2 - exact) <= 0.5 * abs(exact - ours)
-    rounded = abs(exact - ours) <= 1e-3 * max(scale, abs(exact)) and moves_in_steps(f, h)        # as float32 would be
+    rounded = stepped and abs(exact - ours) <= 1e-3 * max(scale, abs(exact))                     # as float32 would be
     (left, left_doubt), (right, right_doubt) = (derivative(f, u, h, settle * allowed, side) for side in (-1, 1))
     smooth = noise <= 0.1 * abs(right - left) and abs(near_right - near_left) < 0.5 * abs(right - left)
     if abs(right - left) > 10 * (left_doubt + right_doubt) + 100 * allowed and not smooth:
@@ -133,7 +134,7 @@ def slope(f, u, ours, h, tolerance, scale, settle, small):
         return Slope("WRONG", exact, ours, error)
     if math.isnan(exact):
         note = "forward is not finite beside x {place}, however small the step"
-    elif rounded or moves_in_steps(f, h):
+    elif stepped:
         note = "a change of x by 1e-10 does not reach y {place}: forward computes in float32, or rounds"
     else:
         note = f"the differences of forward do not settle {{place}}: they still move by {doubt:.1e}"
@@ -144,9 +145,9 @@ def close_up(f, u, h):
     """Slopes of ⟨u, f(t)⟩ to the left and to the right over a step of h/4¹⁰, and how large rounding makes them."""
     step = h / 4**10
     with np.errstate(all="ignore"):
-        before, here, after = (float((f(t) * u).sum()) for t in (-step, 0.0, step))
-        noise = 8 * np.finfo(np.float64).eps * float(np.abs(f(0.0) * u).sum()) / step
-        return (here - before) / step, (after - here) / step, noise
+        before, here, after = (f(t) * u for t in (-step, 0.0, step))
+        noise = 8 * np.finfo(np.float64).eps * float(np.abs(here).sum()) / step
+        return float((here - before).sum()) / step, float((after - here).sum()) / step, noise
 
 
 def moves_in_steps(f, h):
