@@ -13,6 +13,7 @@ from datasets import encoded, nothing_to_be_found, picture, refused, write_image
 from numpyvit.data import (Augment, Dataset, augment_batch, channel_statistics, folder, hold_out, load, mapped, normalise,
                            read_image, train_val_split)
 from numpyvit.data.dataset import records_checksum
+from numpyvit.data.images import read_with_remark
 from numpyvit.training.recipe import recipe_for
 from tiny import image_folder, recipe
 
@@ -183,14 +184,17 @@ def test_labelled_images_for_scoring(tmp_path):
     tmp_path = tmp_path / "own"
     write_images(tmp_path, ".", classes=("bee", "cow"), count=2)
     (tmp_path / "cow" / "x.txt").write_text("")
-    images, notice = folder.read_labelled(tmp_path, ("cow", "ant", "bee"), 8)
+
+    def colour(file):
+        return read_with_remark(file, 8, 3)
+    images, notice = folder.read_labelled(tmp_path, ("cow", "ant", "bee"), (3, 8, 8), colour)
     assert images.labels.tolist() == [0, 0, 2, 2] and "*.txt (1)" in notice
     np.testing.assert_array_equal(images.images[2], read_image(tmp_path / "bee" / "0.png", 8))
-    grey, _ = folder.read_labelled(tmp_path, ("cow", "ant", "bee"), 8, in_chans=1)
+    grey, _ = folder.read_labelled(tmp_path, ("cow", "ant", "bee"), (1, 8, 8), lambda file: read_with_remark(file, 8, 1))
     np.testing.assert_array_equal(grey.images[2], read_image(tmp_path / "bee" / "0.png", 8, 1))
-    refused(folder.read_labelled, tmp_path, ("cow", "ant"), 8, match="class 'bee' is not in the model's classes")
+    refused(folder.read_labelled, tmp_path, ("cow", "ant"), (3, 8, 8), colour, match="class 'bee' is not in the model's classes")
     (tmp_path / "empty").mkdir()
-    refused(folder.read_labelled, tmp_path / "empty", ("cow",), 8, match="found none")
+    refused(folder.read_labelled, tmp_path / "empty", ("cow",), (3, 8, 8), colour, match="found none")
 
 
 # Pixels beyond memory.

@@ -14,15 +14,13 @@ from numpyvit.runs.folder import RunFolder
 from numpyvit.runs.recipe import Recipe
 from numpyvit.training.describe import how_it_trains
 from numpyvit.training.recipe import recipe_for
-from tiny import FAMILIES, image_folder
+from test_cli import images
+from tiny import FAMILIES
+
+assert images                                                                # the fixture of test_cli
 
 FIELDS = ["--model", "vit", *(f"--set={field}={value}" for field, value in FAMILIES["vit"].items()), "--set=pos_embed=sincos2d"]
 LENGTH = ["--steps", "2", "--batch-size", "16", "--threads", "1"]
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return image_folder(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +99,14 @@ def test_the_report_of_an_extended_run_promises_nothing_false(extended, run, tmp
         assert cli.main(["report", str(path), "-o", str(tmp_path / "r.html"), "--threads", "1"]) == 0
         page = (tmp_path / "r.html").read_text()
         assert ("The same run again" in page) == (not extra) and ("was trained in parts" in page) == extra
+
+
+def test_an_extended_run_whose_weights_are_gone_names_commands_that_run(extended, tmp_path, capsys):
+    copy = shutil.copytree(extended, tmp_path / "copy")
+    shutil.rmtree(copy / "checkpoints")
+    (copy / "weights.safetensors").unlink()
+    line = refused(capsys, "evaluate", copy)
+    assert "checkpoints are gone" in line and "was trained in parts" in line and "repeats it" not in line
 
 
 def test_a_command_that_does_not_train_is_not_named(extended, tmp_path, capsys):

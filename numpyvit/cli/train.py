@@ -82,8 +82,7 @@ def repeated(path, given):
     """
     import os
 
-    from ..runs.config import read_config
-    from ..runs.report import how_to_repeat_parts
+    from ..runs.config import how_to_repeat_parts, read_config
     config = read_config(os.path.join(path, "config.json") if os.path.isdir(path) else path)
     lengths = {"minutes", "epochs", "steps"}
     settings = {"data": config.data.name, "micro_batch": config.lanes.micro_batch, "shards": config.lanes.shards}

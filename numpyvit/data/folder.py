@@ -67,16 +67,20 @@ def load(data_dir=None, img_size=None, download=True, progress=None):
     return Dataset("folder", classes, sets["train"], sets["test"], checksum, " ".join(notices), source, sets.get("val"))
 
 
-def read_labelled(path, classes, img_size, in_chans=3):
+def read_labelled(path, classes, shape, read):
     """PATH/CLASS/… as images of a model's classes, for scoring.
 
-    → ImageSet (n, in_chans, img_size, img_size), grey for one channel; a notice of what was skipped, or ""
+    shape: (C, H, W) of an image   read(file) → pixels of that shape, uint8, and a remark on what was dropped, or ""
+    → ImageSet (n, C, H, W); a notice of what was skipped, or ""
     Raises UserError for a directory that is none of the classes, and for a folder without images.
     """
-    path = Path(path).expanduser()
-    listing = list_part(path, "the model's classes", tuple(classes), True)
-    sets, _, remarks = read_in_memory(path, {"test": listing}, img_size, in_chans=in_chans)
-    return sets["test"], " ".join([*describe_skipped({"test": listing}), *describe_remarks(remarks)])
+    listing = list_part(Path(path).expanduser(), "the model's classes", tuple(classes), True)
+    images, remarks = np.empty((len(listing.files), *shape), np.uint8), Counter()
+    for image, file in zip(images, listing.files):
+        image[...], remark = read(file)
+        remarks[remark] += bool(remark)
+    notice = " ".join([*describe_skipped({"test": listing}), *describe_remarks(+remarks)])
+    return ImageSet(images, listing.labels), notice
 
 
 def find_parts(root):

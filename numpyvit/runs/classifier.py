@@ -1,14 +1,12 @@
 """A run, or weights that another library wrote, as a classifier: a model, its classes, and how images are prepared."""
 import os
-from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from ..checks import is_number
 from ..data import hold_out, load, normalise
-from ..data.folder import describe_remarks, describe_skipped, list_part
+from ..data.folder import read_labelled
 from ..data.images import read_fitted
 from ..data.registry import load_resized
 from ..data.views import mean_logits
@@ -21,7 +19,7 @@ from ..threads import Pool, evaluation_logits
 from ..weights import build, load_weights
 from ..weights.images import Preprocessing
 from ..weights.sources import IN_A_FOLDER, optional_json
-from .config import build_model, records_of
+from .config import build_model, how_to_repeat_parts, records_of
 from .folder import RunFolder
 
 BLOCK = 16                                                                   # images at a time, where no run says so
@@ -86,8 +84,11 @@ class Classifier:
             self.step = (best and best_step(self.run)) or last
         else:
             if os.path.exists(self.run.file("result.json")):
+                again = f"numpyvit train --config {self.run.file('config.json')} repeats it"
+                if self.config.plan.start:
+                    again = how_to_repeat_parts(self.config, path)
                 raise UserError(f"{path}: the run is finished, but its weights.safetensors and checkpoints are gone; "
-                                f"numpyvit train --config {self.run.file('config.json')} repeats it")
+                                f"{again}")
             raise UserError(f"{path}: the run has no checkpoint yet; train on with --resume {path}")
         self.block = self.config.lanes.micro_batch
         equip(self.model, self.config.data)
@@ -123,14 +124,9 @@ class Classifier:
         → images (n, C, H, W) uint8, labels (n,), a notice of what was skipped, or ""
         Raises UserError for a directory that is none of the classes, and for a folder without images.
         """
-        listing = list_part(Path(path).expanduser(), "the model's classes", tuple(self.classes), True)
-        shape = len(listing.files), len(self.mean), *pair(self.model.config.img_size)
-        images, remarks = np.empty(shape, np.uint8), Counter()
-        for image, file in zip(images, listing.files):
-            image[...], remark = self.read(file)
-            remarks[remark] += bool(remark)
-        notice = " ".join([*describe_skipped({"test": listing}), *describe_remarks(+remarks)])
-        return images, listing.labels, notice
+        shape = len(self.mean), *pair(self.model.config.img_size)
+        labelled, notice = read_labelled(path, self.classes, shape, self.read)
+        return labelled.images, labelled.labels, notice
 
     def data_set(self, name, data_dir=None):
         """A data set at the model's size. UserError where it has another number of classes or channels."""

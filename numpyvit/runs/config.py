@@ -199,3 +199,13 @@ def build_model(config, checkpoint=None):
             if name not in checkpoint.tensors or checkpoint.tensors[name].shape != p.shape:
                 raise UserError(f"{checkpoint.path}: it has no {name} of shape {p.shape}, which config.json calls for")
     return cls(model, seed=recipe.seed, dtype=recipe.dtype)
+
+
+def how_to_repeat_parts(config, path):
+    """What to do instead of train --config to repeat a run that was extended, in plain text."""
+    start, steps = config.plan.start, config.plan.steps
+    began = f", which began with: numpyvit {config.command}," if config.command.startswith("train ") else ""
+    return (f"{path} was trained in parts, and its config.json has the settings of the last one only, from step "
+            f"{start} to step {steps}. To repeat it, train a new run to step {start} as this one was{began} and then "
+            f"extend the new run: numpyvit train --resume NEW_RUN --steps {steps - start}. To train in one part, with "
+            f"images of full size throughout: numpyvit train --config {path} --steps {steps}")

@@ -7,12 +7,14 @@ import os
 
 import numpy as np
 
+from ..checks import printable
 from ..data import normalise
 from ..errors import UserError
 from ..files.atomic import write_atomic
 from ..inspection import attention, plots
 from ..ops.softmax import softmax_forward
 from .classifier import Classifier, confusion_matrix, top_accuracy
+from .config import how_to_repeat_parts
 from .curves import curves_figure
 
 MISTAKES, LOOKED_AT = 24, 3                                                  # images
@@ -44,7 +46,7 @@ def write_report(path, out=None, data_dir=None, threads=None):
     name = html.escape(os.path.basename(os.path.normpath(path)))
     page = (f"<!doctype html><html lang=en><meta charset=utf-8><title>{name}</title><style>{STYLE}</style>"
             f"<h1>{name}</h1>\n" + "\n".join(parts) + "\n</html>\n")
-    write_atomic(out, [page.encode("utf-8", "replace")])
+    write_atomic(out, [printable(page).encode()])
     return out
 
 
@@ -62,16 +64,6 @@ def describe(classifier, probabilities, labels):
             f"{five}; {html.escape(config.recipe.model)}, {config.model.parameters:,} parameters, step "
             f"{classifier.step:,} of {config.plan.steps:,}.</p>{notice}"
             f"<p>{again}</p>")
-
-
-def how_to_repeat_parts(config, path):
-    """What to do instead of train --config to repeat a run that was extended, in plain text."""
-    start, steps = config.plan.start, config.plan.steps
-    began = f", which began with: numpyvit {config.command}," if config.command.startswith("train ") else ""
-    return (f"{path} was trained in parts, and its config.json has the settings of the last one only, from step "
-            f"{start} to step {steps}. To repeat it, train a new run to step {start} as this one was{began} and then "
-            f"extend the new run: numpyvit train --resume NEW_RUN --steps {steps - start}. To train in one part, with "
-            f"images of full size throughout: numpyvit train --config {path} --steps {steps}")
 
 
 def curves_part(run):
