@@ -91,11 +91,12 @@ def with_folder(given):
 
 def check_effect(recipe, given):
     """Raise UserError for a setting that the user gave and that the recipe's other settings leave without effect."""
+    unusual = {name for name, value in given.items() if value not in (None, getattr(Recipe, name, None))}
     for name in ("small_window", "small_share"):
-        if given.get(name) not in (None, getattr(Recipe, name)) and not recipe.small_size:
+        if name in unusual and not recipe.small_size:
             raise UserError(f"--{name.replace('_', '-')} is about the smaller images that a run can begin with: give "
                             "--small-size as well, the side of these images")
-    if given.get("lr_rest", 1) != 1 and len(OPTIMIZERS[recipe.optimizer]) == 1:
+    if "lr_rest" in unusual and len(OPTIMIZERS[recipe.optimizer]) == 1:
         raise UserError("--lr-rest is about the parameters that an optimizer leaves to another one, and "
                         f"{recipe.optimizer} leaves none: leave out --lr-rest, or give --optimizer muon")
 
