@@ -23,6 +23,7 @@ from .ops.optim import adam_step, adamw_step, average_step, sgd_step, square_sum
 from .ops.patch_embed import patch_embed_backward, patch_embed_forward
 from .ops.relative_position import relative_position_bias_backward, relative_position_bias_forward
 from .ops.residual import residual
+from .ops.rotary import rotary_backward, rotary_forward
 from .ops.tanh import tanh_backward, tanh_forward
 from .ops.window_attention import window_attention_backward, window_attention_forward
 from .ops.windows import gather_tokens_backward, gather_tokens_forward
@@ -44,5 +45,6 @@ if not REFERENCE:                       # how much longer a training step takes 
     from .kernels.muon import muon_step                                  # small products for large ones: 96 ms for 120
     from .kernels.optim import adamw_step, average_step, square_sums     # one pass over seven vectors, not a dozen: 2 %
     from .kernels.residual import residual                                   # no new array for a sum: 2 %
+    from .kernels.rotary import rotary_backward, rotary_forward              # one pass for seven
     from .kernels.window_attention import (window_attention_backward,        # copies that add and sum: 8 % of a Swin
                                            window_attention_forward)

@@ -16,6 +16,7 @@ MODELS = {
     "vit_post": ("vit", dict(VIT, norm_order="post", global_pool="avg", pos_embed="sincos2d", act="gelu_tanh"), 2, False),
     "vit_dropout": ("vit", dict(VIT, act="quick_gelu", drop_rate=0.2, attn_drop_rate=0.2, drop_path_rate=0.3), 3, True),
     "vit_relu": ("vit", dict(VIT, act="relu", pos_embed="none"), 1, False),
+    "vit_rotary": ("vit", dict(VIT, global_pool="avg", pos_embed="sincos2d+rotary"), 1, False),
     "vit_stem": ("vit", dict(VIT, stem_widths=(4, 6, 5), stem_strides=(1, 1, 1), stem_pools=(2, 1, 2), global_pool="avg"), 2, True),
     "swin": ("swin", dict(img_size=14, patch_size=2, embed_dim=8, depths=(2, 2), num_heads=(2, 2), window_size=4), 1, False),
     "swin_stem": ("swin", dict(img_size=12, patch_size=2, embed_dim=8, depths=(1, 1), num_heads=(2, 2), window_size=4,

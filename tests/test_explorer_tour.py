@@ -11,6 +11,7 @@ CVT_STEM = dict(CVT, stem_widths=(4, 6), stem_strides=(1, 1), stem_pools=(2, 1),
 NETS = {
     "vit": ("vit", VIT),
     "vit_post": ("vit", dict(VIT, norm_order="post", global_pool="avg", pos_embed="sincos2d")),
+    "vit_rotary": ("vit", dict(VIT, pos_embed="rotary")),
     "vit_stem": ("vit", dict(VIT, **STEM, global_pool="avg", pos_embed="sincos2d")),
     "vit_strides": ("vit", dict(VIT, stem_widths=(5,), stem_strides=(4,), global_pool="gap", pos_embed="none")),
     "swin_stem": ("swin", dict(img_size=12, patch_size=2, embed_dim=8, depths=(1, 1), num_heads=(2, 2), window_size=4,

@@ -140,6 +140,8 @@ def test_bare_tensors_of_a_stem_need_a_model(tmp_path, family, fields):
     ("swin", "huggingface", STEM | {"stem_strides": (2, 1)}, "stem_widths ()"),
     ("cvt", "huggingface", STEM | {"stem_strides": (1, 1)}, "stem_widths ()"),
     ("swin", "timm", STEM | {"stem_strides": (2, 1)}, "timm's Swin has no patch_embed.stem.0.conv.weight"),
+    *(("vit", format, {"pos_embed": pos_embed}, "does not turn queries and keys") for format, pos_embed in
+      [("timm", "rotary"), ("huggingface", "sincos2d+rotary"), ("torchvision", "rotary"), ("google", "sincos2d+rotary")]),
     ("swin", "huggingface", {"img_size": 8}, "keeps windows of 3 × 3"), ("swin", "torchvision", {"img_size": 8}, "stage 1 here (2 × 2)")])
 def test_what_a_library_cannot_hold(tmp_path, family, format, fields, said):
     with pytest.raises(UserError) as caught:

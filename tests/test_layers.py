@@ -12,6 +12,15 @@ from numpyvit.models.vit import ViTConfig
 from numpyvit.ops.windows import window_index
 
 TOKENS, MAP, IMAGES = (3, 5, 6), (3, 7, 6, 4), (3, 2, 9, 6)
+
+
+def turning(attention):
+    """The attention with angles for 5 places, of heads of width 4."""
+    angles = np.random.default_rng(3).normal(size=(5, 2))
+    attention.cos, attention.sin = np.cos(angles), np.sin(angles)
+    return attention
+
+
 BLOCK = ViTConfig(img_size=9, embed_dim=6, num_heads=2, depth=1, patch_size=3, drop_rate=0.2, attn_drop_rate=0.2)
 SEEDS = dict(down=Pass(seeds=np.arange(7, 10, dtype=np.uint64)))
 TRAINING = dict(down=Pass(statistics={}))
@@ -27,6 +36,7 @@ LAYERS = {  # what it is, the shape of x, what else forward takes
     "mlp, dropout": (lambda: layers.Mlp(6, 13, drop_rate=0.3), TOKENS, SEEDS),
     "self-attention": (lambda: SelfAttention(6, 2), TOKENS, {}),
     "self-attention, dropout": (lambda: SelfAttention(6, 3, False, 0.3, 0.3), TOKENS, SEEDS),
+    "self-attention, rotary positions": (lambda: turning(SelfAttention(8, 2)), (2, 5, 8), {}),
     "patch embedding": (lambda: embed.PatchEmbed(3, 2, 5), IMAGES, {}),
     "patch embedding with a norm": (lambda: embed.SwinPatchEmbed(4, 2, 5, 1e-5), IMAGES, {}),
     "convolution": (lambda: layers.Conv(5, 4, 3, 2, 1), MAP, {}),

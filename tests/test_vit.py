@@ -53,7 +53,7 @@ def compare_with_torch(model, images, targets, label_smoothing):
 
 @pytest.mark.parametrize("global_pool", ["token", "avg", "gap"])
 @pytest.mark.parametrize("norm_order", ["pre", "post"])
-@pytest.mark.parametrize("pos_embed", ["learn", "sincos2d", "sinusoidal", "none"])
+@pytest.mark.parametrize("pos_embed", ["learn", "sincos2d", "sinusoidal", "rotary", "sincos2d+rotary", "none"])
 @pytest.mark.parametrize("act", ["gelu", "gelu_tanh", "quick_gelu", "relu"])
 @pytest.mark.parametrize("qkv_bias", [True, False], ids=["bias", "no bias"])
 def test_every_gradient_is_torchs(global_pool, norm_order, pos_embed, act, qkv_bias, figures):
@@ -71,7 +71,7 @@ def test_any_geometry_is_torchs(data, figures):
     fields = dict(img_size=(P * pick(1, 2, 3), P * pick(1, 3, 5)), patch_size=P, in_chans=pick(1, 3), num_classes=pick(2, 5, 11),
                   embed_dim=nh * pick(4, 8, 12), num_heads=nh, depth=pick(1, 2, 3), mlp_ratio=pick(0.5, 2.0, 4.0),
                   qkv_bias=pick(True, False), global_pool=pick("token", "avg", "gap"), norm_order=pick("pre", "post"),
-                  representation_size=pick(0, 6), pos_embed=pick("learn", "none"), act=pick("gelu", "quick_gelu"), norm_eps=pick(1e-6, 1e-5))
+                  representation_size=pick(0, 6), pos_embed=pick("learn", "rotary", "none"), act=pick("gelu", "quick_gelu"), norm_eps=pick(1e-6, 1e-5))
     model, rng, images = random_model(data.draw(st.integers(0, 999)), **fields)
     B = pick(1, 2, 3)
     soft = rng.random((B, fields["num_classes"]))
@@ -155,7 +155,7 @@ def test_training_is_a_function_of_the_seeds():
 
 
 @pytest.mark.parametrize("fields", [{}, dict(norm_order="post"), dict(qkv_bias=False, depth=1), dict(global_pool="avg"),
-                                    dict(global_pool="gap"), dict(representation_size=5)], ids=str)
+                                    dict(global_pool="gap"), dict(representation_size=5), dict(pos_embed="rotary")], ids=str)
 def test_a_call_gives_the_logits_of_forward(fields):
     """The last block computes the class token alone, and no cache of a block is kept."""
     model, rng, images_of = random_model(**fields)
@@ -262,7 +262,8 @@ def test_float32_stays_float32():
     (dict(img_size=(15, 11)), "patch_size"), (dict(num_heads=5), "num_heads"), (dict(depth=0), "depth"),
     (dict(embed_dim=-3), "embed_dim"), (dict(drop_rate=1.0), "drop_rate"), (dict(act="swish"), "act"),
     (dict(global_pool="max"), "global_pool"), (dict(norm_order="both"), "norm_order"), (dict(pos_embed="2d"), "pos_embed"),
-    (dict(embed_dim=27, pos_embed="sinusoidal"), "embed_dim"), (dict(embed_dim=18, num_heads=2, pos_embed="sincos2d"), "embed_dim")])
+    (dict(embed_dim=27, pos_embed="sinusoidal"), "embed_dim"), (dict(embed_dim=18, num_heads=2, pos_embed="sincos2d"), "embed_dim"),
+    (dict(embed_dim=24, num_heads=4, pos_embed="rotary"), "embed_dim"), (dict(embed_dim=24, num_heads=4, pos_embed="sincos2d+rotary"), "embed_dim")])
 def test_bad_config(fields, field):
     with pytest.raises(ValueError, match=field):
         ViTConfig(**SMALL | fields)

@@ -145,8 +145,9 @@ def position_table(kind, H, W, dim, cls):
     sinusoidal  columns 2i, 2i + 1 are sin, cos of p / 10000^(2i/dim), p the token's index. Vaswani et al. 2017, section 3.5
     sincos2d    [sin x, cos x, sin y, cos y], x the column of the patch; zeros for the class token. The form of MoCo v3
     """
-    if kind == "none":
+    if kind in ("none", "rotary"):
         return None
+    kind = kind.removesuffix("+rotary")
     if kind == "sinusoidal":
         omega = 10000 ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
         angle = torch.outer(torch.arange(cls + H * W), omega)
@@ -158,19 +159,36 @@ def position_table(kind, H, W, dim, cls):
     return F.pad(torch.cat([x.sin(), x.cos(), y.sin(), y.cos()], dim=1), (0, 0, cls, 0))[None]
 
 
-class Attention(nn.Module):
-    """(B, N, C) -> (B, N, C)"""
+def rotary_table(H, W, hd, cls, temperature=100):
+    """(cls + H·W, hd/2) complex: exp(i · angle) of the axial angles of RoPE-ViT, Heo et al. 2024; 1 for the class token."""
+    omega = temperature ** (-torch.arange(hd // 4, dtype=torch.float64) / (hd // 4))
+    y = torch.outer(torch.arange(H).repeat_interleave(W), omega)
+    x = torch.outer(torch.arange(W).repeat(H), omega)
+    return torch.exp(1j * F.pad(torch.cat([x, y], dim=1), (0, 0, cls, 0)))
 
-    def __init__(self, dim, num_heads, qkv_bias):
+
+class Attention(nn.Module):
+    """(B, N, C) -> (B, N, C). rotary: None, or rotary_table, whose factors turn queries and keys as complex numbers."""
+
+    def __init__(self, dim, num_heads, qkv_bias, rotary=None):
         super().__init__()
+        self.rotary = rotary
         self.num_heads, self.scale = num_heads, (dim // num_heads) ** -0.5
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x):
         q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)     # each (B, nh, N, hd)
+        if self.rotary is not None:
+            q, k = self.turned(q), self.turned(k)
         y = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
         return self.proj(y.transpose(1, 2).flatten(2))
+
+    def turned(self, x):
+        """x (B, nh, N, hd), channel i and channel i + hd/2 being one complex number"""
+        pairs = torch.complex(*x.chunk(2, dim=3))
+        pairs = pairs * self.rotary.to(pairs.dtype)
+        return torch.cat([pairs.real, pairs.imag], dim=3)
 
 
 class TorchViT(nn.Module):
@@ -195,8 +213,9 @@ class TorchViT(nn.Module):
             self.pos_embed = small_normal(1, cls + H * W, embed_dim)
         else:                                                       # float64, cast when used: exact in both precisions
             self.register_buffer("pos_embed", position_table(pos_embed, H, W, embed_dim, cls), persistent=False)
+        rotary = rotary_table(H, W, embed_dim // num_heads, cls) if "rotary" in pos_embed else None
         self.blocks = nn.Sequential(*[
-            Block(embed_dim, Attention(embed_dim, num_heads, qkv_bias), mlp_ratio, act, norm_eps, norm_order)
+            Block(embed_dim, Attention(embed_dim, num_heads, qkv_bias, rotary), mlp_ratio, act, norm_eps, norm_order)
             for _ in range(depth)])
         norm = nn.LayerNorm(embed_dim, eps=norm_eps) if norm_order == "pre" else nn.Identity()
         self.add_module("fc_norm" if global_pool == "avg" else "norm", norm)

@@ -89,6 +89,25 @@ def self_attention_flops(arrays, others):
     return 2 * product, 4 * product
 
 
+def rotary_inputs(d):
+    """qkv (B, N, 3·nh·hd), and cos and sin (N, hd/2) of any angles"""
+    B, nh, half, N = d.size("B", 1, 3), d.size("nh", 1, 3), d.size("half", 1, 18), d.size("N", 1, 38)
+    angles = d.array(N, half, scale=d.extreme(1.0, 100.0))
+    return dict(qkv=d.array(B, N, 6 * nh * half)), dict(cos=np.cos(angles), sin=np.sin(angles))
+
+
+def torch_rotary(torch, qkv, cos, sin):
+    """a pair of channels as a complex number, times exp(i · angle)"""
+    q, k, v = qkv.chunk(3, dim=2)
+    turn = torch.complex(torch.tensor(np.array(cos)), torch.tensor(np.array(sin))).to(torch.complex128)[:, None]
+    turned = []
+    for part in (q, k):
+        pairs = part.unflatten(2, (-1, 2, cos.shape[1]))                     # (B, N, nh, 2, hd/2)
+        z = torch.complex(pairs[..., 0, :], pairs[..., 1, :]) * turn
+        turned.append(torch.stack([z.real, z.imag], dim=3).flatten(2))
+    return torch.cat([*turned, v], dim=2)
+
+
 def cross_entropy_inputs(d):
     """logits (B, K); labels, or targets (B, K) that sum to 1 or do not"""
     B, K = d.size("B", 1, 9), d.size("K", 2, 70)
@@ -108,5 +127,6 @@ CASES = (
     Case("attention", attention_inputs, torch_attention, attention_flops, dict(B=16, nh=3, N=65, S=65, hd=64)),
     Case("self_attention", self_attention_inputs, torch_self_attention, self_attention_flops,
          dict(B=16, nh=3, N=65, hd=64)),
+    Case("rotary", rotary_inputs, torch_rotary, each("qkv", 2, 2), dict(B=16, nh=3, N=65, half=32)),
     Case("cross_entropy", cross_entropy_inputs, torch_cross_entropy, each("logits", 18, 3), dict(B=128, K=1000)),
 )

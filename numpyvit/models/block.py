@@ -2,6 +2,8 @@
 import math
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .. import functional as F
 from ..flat import EVALUATION, Module
 from ..layers import DropPath, Dropout, LayerNorm, Linear, Mlp, merge_heads, split_heads
@@ -106,16 +108,22 @@ class PostNormBlock(Block):
 
 
 class SelfAttentionCache(NamedTuple):
-    """The caches of qkv, of the attention itself, of proj and of its dropout."""
+    """The caches of qkv, of rotary positions, of the attention itself, of proj and of its dropout."""
 
     qkv: tuple
+    rotary: tuple | None
     attention: Any
     proj: tuple
     proj_drop: tuple
 
 
 class SelfAttention(Module):
-    """qkv projection, scaled dot-product attention over heads, output projection.   x (B, N, C)   →   y (B, N, C)"""
+    """qkv projection, scaled dot-product attention over heads, output projection.   x (B, N, C)   →   y (B, N, C)
+
+    cos, sin (N, hd/2): of rotary positions, which a model has that gives them; None in others.
+    """
+
+    cos = sin = None
 
     def __init__(self, C, num_heads, qkv_bias=True, attn_drop_rate=0.0, drop_rate=0.0):
         self.qkv = Linear(C, 3 * C, bias=qkv_bias)
@@ -125,16 +133,22 @@ class SelfAttention(Module):
 
     def forward(self, x, down=EVALUATION):
         qkv, c1 = self.qkv.forward(x)
+        qkv, c2 = self.turn(qkv)
         drop = dict(drop_rate=self.attn_drop.rate, seeds=self.attn_drop.seeds(down))
-        y, c2 = F.self_attention_forward(qkv, self.num_heads, **drop)
-        y, c3 = self.proj.forward(y)
-        y, c4 = self.proj_drop.forward(y, down)
-        return y, SelfAttentionCache(c1, c2, c3, c4)
+        y, c3 = F.self_attention_forward(qkv, self.num_heads, **drop)
+        y, c4 = self.proj.forward(y)
+        y, c5 = self.proj_drop.forward(y, down)
+        return y, SelfAttentionCache(c1, c2, c3, c4, c5)
+
+    def turn(self, qkv):
+        """qkv with rotary positions, and their cache; qkv itself and None in a model without.   (B, N, 3·C)"""
+        return (qkv, None) if self.cos is None else F.rotary_forward(qkv, self.cos, self.sin)
 
     def backward(self, dy, cache):
         dy = self.proj_drop.backward(dy, cache.proj_drop)
         dy = self.proj.backward(dy, cache.proj)
         dqkv, _ = F.self_attention_backward(dy, cache.attention)
+        dqkv = dqkv if cache.rotary is None else F.rotary_backward(dqkv, cache.rotary)
         return self.qkv.backward(dqkv, cache.qkv)
 
     def first_token(self, x):
@@ -143,6 +157,8 @@ class SelfAttention(Module):
         bias_q, bias_kv = (bias.data[:C], bias.data[C:]) if bias else (None, None)
         q, _ = F.linear_forward(x[:, :1], weight[:C], bias_q)
         kv, _ = F.linear_forward(x, weight[C:], bias_kv)
+        if self.cos is not None:                     # its own angles are 0, those of the keys are not
+            kv = self.turn(np.concatenate([kv[..., :C], kv], axis=-1))[0][..., C:]
         y, _ = F.attention_forward(*(split_heads(part, self.num_heads) for part in (q, kv[..., :C], kv[..., C:])))
         return self.proj.forward(merge_heads(y))[0]
 

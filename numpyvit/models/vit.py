@@ -13,13 +13,13 @@ from ..checks import check_choice, check_numbers, check_types, fail
 from ..layers import Dropout, LayerNorm, Linear, normal
 from ..module import Model, Parameter, PositionTable, Stage, pair
 from ..ops.bias_activation import ACTIVATIONS
-from ..ops.positions import sincos2d_table, sinusoidal_table
 from . import rows
 from .block import Block, PostNormBlock, SelfAttention
 from .checks import check_divisor, check_image_size, check_mlp, check_stem_batch, check_stem_makes_patches
 from .embed import PatchEmbed
 from .fold import fold_batch_norm
 from .heads import PreLogits
+from .positions import fixed_positions, rotary_tables
 from .stem import ConvStem
 
 
@@ -34,7 +34,8 @@ class ViTConfig:
     global_pool: "token" classifies from a class token; "avg" has none and averages the tokens, then normalises (timm's
     fc_norm); "gap" normalises the tokens, then averages them (Google's, big_vision's).
     representation_size: width of a layer with tanh before the head, as in the paper's pre-training; 0: none.
-    pos_embed: "learn" a table; "sincos2d", "sinusoidal": fixed tables; "none".
+    pos_embed: "learn" a table; "sincos2d", "sinusoidal": fixed tables; "rotary": queries and keys are turned by angles
+    that grow with their places (Heo et al. 2024); "sincos2d+rotary": both; "none".
     norm_order: "pre" x + f(LN(x)), with a final norm; "post" LN(x + f(x)), without (Vaswani et al. 2017).
     drop_rate: dropout after the position table and after every projection of a block; attn_drop_rate: on the attention
     probabilities; drop_path_rate: stochastic depth, rising linearly from 0 in the first block to this in the last.
@@ -73,14 +74,17 @@ class ViTConfig:
         check_mlp(self, [self.embed_dim])
         check_choice(self, "global_pool", ("token", "avg", "gap"))
         check_numbers(self, "representation_size", least=0)
-        check_choice(self, "pos_embed", ("learn", "sincos2d", "sinusoidal", "none"))
+        check_choice(self, "pos_embed", ("learn", "sincos2d", "sinusoidal", "rotary", "sincos2d+rotary", "none"))
         check_choice(self, "norm_order", ("pre", "post"))
         check_choice(self, "act", tuple(ACTIVATIONS))
         check_stem_makes_patches(self)
         if self.pos_embed == "sinusoidal" and self.embed_dim % 2:
             fail("embed_dim", "an even number, for sinusoidal positions", self.embed_dim)
-        if self.pos_embed == "sincos2d" and (self.embed_dim % 4 or self.embed_dim < 8):
+        if "sincos2d" in self.pos_embed and (self.embed_dim % 4 or self.embed_dim < 8):
             fail("embed_dim", "a multiple of 4 from 8 up, for sincos2d positions", self.embed_dim)
+        if "rotary" in self.pos_embed and self.embed_dim // self.num_heads % 4:
+            fail("embed_dim", f"{self.num_heads} heads of a width that is a multiple of 4, for rotary positions",
+                 self.embed_dim)
 
     @property
     def grid(self):
@@ -121,9 +125,11 @@ class ViT(Model):
         self.finish(seed, dtype, materialise)
 
     def materialise(self, seed=0, dtype="float32"):
-        """As every model, and the table of fixed positions."""
+        """As every model, and the tables of positions that are not learned."""
         super().materialise(seed, dtype)
         self.fixed_positions = fixed_positions(self.config, self.dtype)
+        for block in self.blocks:
+            block.attn.cos, block.attn.sin = rotary_tables(self.config, self.dtype)
         return self
 
     def attention(self):
@@ -231,7 +237,8 @@ class ViT(Model):
 
     @property
     def positions_from(self):
-        return "a table" if self.config.pos_embed != "none" else 'nothing, pos_embed is "none"'
+        without = {"none": 'nothing, pos_embed is "none"', "rotary": "the angles by which queries and keys are turned"}
+        return without.get(self.config.pos_embed, "a table")
 
     def position_tables(self):
         return {"pos_embed": PositionTable(self.config.grid, int(self.cls_token is not None))} if self.pos_embed else {}
@@ -243,7 +250,7 @@ class ViT(Model):
     def rows(self):
         config, N = self.config, (self.tokens,)
         found = self.patch_embed.rows("patch_embed", (math.prod(config.grid),), pair(config.img_size))
-        added = {"class": self.cls_token, "positions": config.pos_embed != "none"}
+        added = {"class": self.cls_token, "positions": config.pos_embed not in ("rotary", "none")}
         if any(added.values()):
             kind = ", ".join(what for what, there in added.items() if there)
             extra = sum(p.size for p in (self.cls_token, self.pos_embed) if p)
@@ -257,21 +264,9 @@ class ViT(Model):
         return found + [rows.linear("head", self.head, ())]
 
 
-def fixed_positions(config, dtype):
-    """The table that is added but not learned, (1, N(+1), C), or None."""
-    token = config.global_pool == "token"
-    if config.pos_embed == "sinusoidal":             # the class token is position 0
-        table = sinusoidal_table(config.grid[0] * config.grid[1] + token, config.embed_dim)
-    elif config.pos_embed == "sincos2d":             # the class token has no place on the grid: zeros
-        table = sincos2d_table(*config.grid, config.embed_dim)
-        table = np.concatenate([np.zeros((int(token), config.embed_dim)), table])
-    else:
-        return None
-    return table[None].astype(dtype)
-
-
 # Dosovitskiy et al. 2021, table 1; tiny and small from Touvron et al. 2021 (DeiT), table 1.
 CIFAR = dict(img_size=32, patch_size=4, num_classes=10, mlp_ratio=2.0, global_pool="avg", pos_embed="sincos2d")
+ROTARY = dict(pos_embed="sincos2d+rotary")
 STEM = dict(stem_strides=(2, 1, 2, 1, 1))
 POOLED = dict(stem_strides=(1,) * 7, stem_pools=(1, 2, 1, 2, 1, 2, 1))
 PRESETS = {
@@ -285,6 +280,7 @@ PRESETS = {
     "vit_tiny_patch4_32": ViTConfig(img_size=32, patch_size=4, num_classes=10, embed_dim=192, num_heads=3),
     "vit_pico_patch4_32": ViTConfig(embed_dim=64, depth=4, num_heads=2, **CIFAR),
     "vit_nano_patch4_32": ViTConfig(embed_dim=128, depth=4, num_heads=4, **CIFAR),
+    "vit_nano_patch4_rope_32": ViTConfig(embed_dim=128, depth=4, num_heads=4, **CIFAR | ROTARY),
     "vit_nano_conv_32": ViTConfig(embed_dim=128, depth=2, num_heads=4, stem_widths=(64, 64, 128, 128, 128),
                                   **STEM, **CIFAR),
     "vit_mini_conv_32": ViTConfig(embed_dim=192, depth=3, num_heads=6, stem_widths=(64, 64, 192, 192, 192),

@@ -131,8 +131,11 @@ def rename(model, family, format):
     if family == "vit":
         if config.norm_order != "pre":
             raise UserError(f"format: {TITLES[format]}'s ViT normalises before each branch, this model after them")
-        if "pos_embed" not in state:                                         # what they learn may as well be fixed
-            fixed, N = model.fixed_positions, config.grid[0] * config.grid[1] + (config.global_pool == "token")
+        if "rotary" in config.pos_embed:
+            raise UserError(f"format: {TITLES[format]}'s ViT does not turn queries and keys by their places, this "
+                            f"model does (pos_embed {config.pos_embed}); numpyvit's own format holds it")
+        if "pos_embed" not in state:                 # what they learn may as well be fixed
+            fixed, N = model.fixed_positions, math.prod(config.grid) + (config.global_pool == "token")
             state["pos_embed"] = fixed if fixed is not None else np.zeros((1, N, config.embed_dim), model.dtype)
 
     def num_heads(values):
