@@ -36,7 +36,7 @@ LAYERS = {  # what it is, the shape of x, what else forward takes
     "mlp, dropout": (lambda: layers.Mlp(6, 13, drop_rate=0.3), TOKENS, SEEDS),
     "self-attention": (lambda: SelfAttention(6, 2), TOKENS, {}),
     "self-attention, dropout": (lambda: SelfAttention(6, 3, False, 0.3, 0.3), TOKENS, SEEDS),
-    "self-attention, rotary positions": (lambda: turning(SelfAttention(8, 2)), (2, 5, 8), {}),
+    "self-attention, rotary positions": (lambda: turning(SelfAttention(8, 2, rotary=True)), (2, 5, 8), {}),
     "patch embedding": (lambda: embed.PatchEmbed(3, 2, 5), IMAGES, {}),
     "patch embedding with a norm": (lambda: embed.SwinPatchEmbed(4, 2, 5, 1e-5), IMAGES, {}),
     "convolution": (lambda: layers.Conv(5, 4, 3, 2, 1), MAP, {}),

@@ -17,6 +17,7 @@ from numpyvit.cli import main as cli
 from numpyvit.inspection.summary import COUNTED, amount, by_block, run, summary
 
 SMALL = [("vit_tiny_patch4_32", {}), ("vit_nano_patch4_32", {"pos_embed": "none"}), ("vit_nano_conv_32", {}),
+         ("vit_nano_patch4_rope_32", {}),
          ("vit_mini_convpool_32", {}), ("swin_nano_patch2_window4_32", {}), ("swin_mini_convpool_32", {}),
          ("cvt_mini_convpool_32", {}),
          ("swin_mini_patch2_window4_32", {"num_classes": 7}), ("cvt_nano_32", {}), ("cvt_tiny_32", {"cls_token": True}),
@@ -74,6 +75,11 @@ def test_attention_row_by_hand():
     attn = rows["blocks.0.attn"]
     assert attn.shape == (5, 12) and attn.macs == 2 * 5 * 5 * 12 and attn.activation_bytes == 4 * (3 * 25 + 5 * 12)
     assert rows["head"].macs == 24 and rows["head"].parameters == 26 and rows["tokens"].parameters == 12 + 5 * 12
+    assert "blocks.0.attn.rotary" not in rows
+    rows = {row.name: row for row in summary("vit", img_size=8, patch_size=4, embed_dim=12, depth=1, num_heads=3, pos_embed="rotary")}
+    turned = rows["blocks.0.attn.rotary"]
+    assert (turned.shape, turned.parameters, turned.macs, turned.activation_bytes) == ((5, 36), 0, 0, 4 * 5 * 36)
+    assert rows["tokens"].kind == "class" and rows["tokens"].parameters == 12
     rows = {row.name: row for row in summary("swin", img_size=20, patch_size=2, embed_dim=12, depths=(1,), num_heads=(3,),
                                              window_size=4, num_classes=2)}
     assert rows["layers.0.blocks.0.attn"].macs == 2 * 9 * 16 * 16 * 12       # 10×10 padded to 12×12: nine windows

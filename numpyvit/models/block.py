@@ -120,35 +120,30 @@ class SelfAttentionCache(NamedTuple):
 class SelfAttention(Module):
     """qkv projection, scaled dot-product attention over heads, output projection.   x (B, N, C)   →   y (B, N, C)
 
-    cos, sin (N, hd/2): of rotary positions, which a model has that gives them; None in others.
+    rotary: whether queries and keys are turned; then the model gives cos and sin (N, hd/2) of the angles.
     """
 
-    cos = sin = None
-
-    def __init__(self, C, num_heads, qkv_bias=True, attn_drop_rate=0.0, drop_rate=0.0):
+    def __init__(self, C, num_heads, qkv_bias=True, attn_drop_rate=0.0, drop_rate=0.0, rotary=False):
         self.qkv = Linear(C, 3 * C, bias=qkv_bias)
         self.attn_drop = Dropout(attn_drop_rate)
         self.proj, self.proj_drop = Linear(C, C), Dropout(drop_rate)
-        self.num_heads = num_heads
+        self.num_heads, self.rotary = num_heads, rotary
+        self.cos = self.sin = None
 
     def forward(self, x, down=EVALUATION):
         qkv, c1 = self.qkv.forward(x)
-        qkv, c2 = self.turn(qkv)
+        qkv, c2 = F.rotary_forward(qkv, self.cos, self.sin) if self.rotary else (qkv, None)
         drop = dict(drop_rate=self.attn_drop.rate, seeds=self.attn_drop.seeds(down))
         y, c3 = F.self_attention_forward(qkv, self.num_heads, **drop)
         y, c4 = self.proj.forward(y)
         y, c5 = self.proj_drop.forward(y, down)
         return y, SelfAttentionCache(c1, c2, c3, c4, c5)
 
-    def turn(self, qkv):
-        """qkv with rotary positions, and their cache; qkv itself and None in a model without.   (B, N, 3·C)"""
-        return (qkv, None) if self.cos is None else F.rotary_forward(qkv, self.cos, self.sin)
-
     def backward(self, dy, cache):
         dy = self.proj_drop.backward(dy, cache.proj_drop)
         dy = self.proj.backward(dy, cache.proj)
         dqkv, _ = F.self_attention_backward(dy, cache.attention)
-        dqkv = dqkv if cache.rotary is None else F.rotary_backward(dqkv, cache.rotary)
+        dqkv = F.rotary_backward(dqkv, cache.rotary) if self.rotary else dqkv
         return self.qkv.backward(dqkv, cache.qkv)
 
     def first_token(self, x):
@@ -157,8 +152,8 @@ class SelfAttention(Module):
         bias_q, bias_kv = (bias.data[:C], bias.data[C:]) if bias else (None, None)
         q, _ = F.linear_forward(x[:, :1], weight[:C], bias_q)
         kv, _ = F.linear_forward(x, weight[C:], bias_kv)
-        if self.cos is not None:                     # its own angles are 0, those of the keys are not
-            kv = self.turn(np.concatenate([kv[..., :C], kv], axis=-1))[0][..., C:]
+        if self.rotary:                              # its own angles are 0, those of the keys are not
+            kv = F.rotary_forward(np.concatenate([kv[..., :C], kv], axis=-1), self.cos, self.sin)[0][..., C:]
         y, _ = F.attention_forward(*(split_heads(part, self.num_heads) for part in (q, kv[..., :C], kv[..., C:])))
         return self.proj.forward(merge_heads(y))[0]
 
@@ -173,5 +168,8 @@ class SelfAttention(Module):
     def rows(self, name, tokens):
         """The rows of a summary."""
         N, C = math.prod(tokens), self.proj.weight.shape[0]
-        return [rows.linear(f"{name}.qkv", self.qkv, tokens), rows.attention(name, tokens, N, N, C, self.num_heads),
-                rows.linear(f"{name}.proj", self.proj, tokens)]
+        found = [rows.linear(f"{name}.qkv", self.qkv, tokens)]
+        if self.rotary:
+            found += [rows.Row(f"{name}.rotary", "rotary positions", (*tokens, 3 * C), 0, 0, N * 3 * C)]
+        return found + [rows.attention(name, tokens, N, N, C, self.num_heads),
+                        rows.linear(f"{name}.proj", self.proj, tokens)]

@@ -135,7 +135,8 @@ class ViT(Model):
     def attention(self):
         """The attention of one block."""
         c = self.config
-        return SelfAttention(c.embed_dim, c.num_heads, c.qkv_bias, c.attn_drop_rate, c.drop_rate)
+        rates, rotary = (c.attn_drop_rate, c.drop_rate), "rotary" in c.pos_embed
+        return SelfAttention(c.embed_dim, c.num_heads, c.qkv_bias, *rates, rotary)
 
     def for_inference(self):
         return fold_batch_norm(self) if self.config.stem_widths else self
