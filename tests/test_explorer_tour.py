@@ -12,6 +12,7 @@ NETS = {
     "vit": ("vit", VIT),
     "vit_post": ("vit", dict(VIT, norm_order="post", global_pool="avg", pos_embed="sincos2d")),
     "vit_rotary": ("vit", dict(VIT, pos_embed="rotary")),
+    "vit_table_and_rotary": ("vit", dict(VIT, pos_embed="sincos2d+rotary")),
     "vit_stem": ("vit", dict(VIT, **STEM, global_pool="avg", pos_embed="sincos2d")),
     "vit_strides": ("vit", dict(VIT, stem_widths=(5,), stem_strides=(4,), global_pool="gap", pos_embed="none")),
     "swin_stem": ("swin", dict(img_size=12, patch_size=2, embed_dim=8, depths=(1, 1), num_heads=(2, 2), window_size=4,
@@ -84,6 +85,16 @@ def test_positions_order_tokens_not_pixels(name, tours):
     text = tours(name)["Where a token stands"][2]
     assert "the blocks would give the same answer if these tokens came in another order" in text and "image" not in text
     assert "Where a token stands" not in tours("vit_strides")
+
+
+def test_rotary_positions_have_a_stop(tours):
+    step, shape, text, _ = tours("vit_rotary")["Queries and keys turn"]
+    assert "blocks.0.attn/" in step and step.endswith("/turned")
+    assert shape == [1, 5, 2, 3, 2, 2] and "distance of their places" in text
+    assert "Where a token stands" not in tours("vit_rotary") and "Queries and keys turn" not in tours("vit")
+    order = list(tours("vit_table_and_rotary"))
+    assert order.index("Where a token stands") < order.index("Queries and keys turn") == order.index("Queries meet keys") - 1
+    assert "another order" not in tours("vit_table_and_rotary")["Where a token stands"][2]
 
 
 @pytest.mark.parametrize("name, reads", [("vit", "class token"), ("vit_post", "mean of the tokens"), ("vit_strides", "mean of the tokens"),

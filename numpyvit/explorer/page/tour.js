@@ -106,13 +106,17 @@ function buildTour() {
     {mode: "paint"},
   );
   for (const {title, target, text, ...more} of embeddingStops()) add(title, target, text, more);
+  const turned =
+    first && find(s => s.module === first.module && /^(rotary|turn)/.test(s.op) && s.name === "turned");
   if (about.family === "ViT")
     add(
       "Where a token stands",
       find(s => s.name === "x" && /embed/.test(s.op) && operandsOf(s).some(o => /pos/.test(o.name))),
       () =>
-        "Attention does not know where a token is. So a table with one row a position is added to the tokens: " +
-        "without it, the blocks would give the same answer if these tokens came in another order.",
+        turned
+          ? "A table with one row a position is added to the tokens, so that each of them says where it is."
+          : "Attention does not know where a token is. So a table with one row a position is added to the tokens: " +
+            "without it, the blocks would give the same answer if these tokens came in another order.",
       {mode: "patches"},
     );
   const norm = find(s => s.op === "layer_norm_forward" && s.name === "y"),
@@ -128,6 +132,15 @@ function buildTour() {
         "learned weight, and a learned bias is added. The lit line is the definition that ran.",
     );
   if (!normLast) addNorm();
+  add(
+    "Queries and keys turn",
+    turned,
+    () =>
+      "Each pair of channels of a query and of a key is turned by an angle that grows with the token’s place: half of " +
+      "the pairs with the column, half with the row. The score of two tokens then depends on the distance of their " +
+      "places, not on the places themselves.",
+    {mode: "patches"},
+  );
   add(
     "Queries meet keys",
     scores,
