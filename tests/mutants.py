@@ -45,6 +45,7 @@ TESTS = {
                                                                     "tile_size")],
     "layers": ["tests/test_layers.py", "tests/test_vit.py", "tests/test_cvt.py"],
     "heads": ["tests/test_vit.py"],
+    "positions": ["tests/test_vit.py"],
     "block": ["tests/test_layers.py", "tests/test_vit.py", "tests/test_swin.py", "tests/test_cvt.py", "tests/test_metamorphic.py"],
     "grids": ["tests/test_analysis.py"],
     "fold": ["tests/test_cvt.py", "tests/test_stem.py"],
@@ -58,6 +59,7 @@ MORE = {                                                                     # a
     "windows": ["tests/test_ops.py::test_window_tables", "tests/test_swin.py"],
     "window_attention": ["tests/test_swin.py"], "relative_position": ["tests/test_swin.py"],
     "batch_norm": ["tests/test_cvt.py"],
+    "rotary": ["tests/test_ops.py::test_rotary_angles_by_hand", "tests/test_ops.py::test_rotary_scores_depend_on_distances_alone"],
     "conv": WITHOUT_DX, "patch_embed": WITHOUT_DX,
 }
 KERNEL_TESTS = {                                                             # after the kernel's own tests

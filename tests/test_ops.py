@@ -15,7 +15,7 @@ import numpyvit.ops
 import torch_models
 from numpyvit.cases import pointwise, windows
 from numpyvit.ops import erf as erf_module
-from numpyvit.ops import positions, random_bits
+from numpyvit.ops import positions, random_bits, rotary
 from numpyvit.ops.windows import merge_index, shifted_window_mask, window_index
 
 TOLERANCE = 1e-10
@@ -128,6 +128,34 @@ def test_position_tables(C):
         assert cases.error(positions.sincos2d_table(gh, gw, C), want) <= 1e-14
         want = torch_models.position_table("sinusoidal", gh, gw, C, 1)[0].numpy()
         assert cases.error(positions.sinusoidal_table(gh * gw + 1, C), want) <= 1e-14
+
+
+def test_rotary_angles_by_hand():
+    """3 columns; a head of 8 channels has 2 pairs that turn with x, at 1 and at 1/10, and 2 with y."""
+    angles = rotary.rotary_angles(2, 3, 8)
+    np.testing.assert_allclose(angles[5], [2, 0.2, 1, 0.1], rtol=1e-15)
+    np.testing.assert_allclose(angles[1], [1, 0.1, 0, 0], rtol=1e-15)
+    np.testing.assert_allclose(rotary.rotary_angles(2, 3, 8, temperature=16.0)[5], [2, 0.5, 1, 0.25], rtol=1e-15)
+    assert angles.shape == (6, 4)
+
+
+def test_rotary_scores_depend_on_distances_alone():
+    """One query and one key at all places of a grid: equal distances give equal scores, others do not."""
+    rng, gh, gw, nh, hd = np.random.default_rng(0), 4, 5, 2, 8
+    token = rng.standard_normal(3 * nh * hd)
+    angles = rotary.rotary_angles(gh, gw, hd)
+    qkv = np.tile(token, (1, gh * gw, 1))
+    y, _ = rotary.rotary_forward(qkv, np.cos(angles), np.sin(angles))
+    q, k, v = y[0].reshape(gh * gw, 3, nh, hd).transpose(1, 2, 0, 3)
+    scores = (q @ k.swapaxes(1, 2)).reshape(nh, gh, gw, gh, gw)
+    found = {}
+    for at in np.ndindex(gh, gw, gh, gw):
+        found.setdefault((at[2] - at[0], at[3] - at[1]), []).append(scores[(slice(None), *at)])
+    assert len(found) == 7 * 9
+    for several in found.values():
+        np.testing.assert_allclose(several, np.tile(several[0], (len(several), 1)), atol=1e-12)
+    assert len({round(float(several[0][0]), 9) for several in found.values()}) == len(found)
+    np.testing.assert_array_equal(v.swapaxes(0, 1).reshape(gh * gw, -1), qkv[0, :, 2 * nh * hd:])
 
 
 @given(M=st.integers(1, 5), H=st.integers(1, 13), W=st.integers(1, 13), data=st.data())

@@ -30,8 +30,8 @@ def turn_rows(x, cos, sin, y):
     for r in range(n):
         c, s = cos[r % N], sin[r % N]
         for start in range(0, values, 2 * half):
-            middle, end = start + half, start + 2 * half
-            a, b, turned_a, turned_b = x[r, start:middle], x[r, middle:end], y[r, start:middle], y[r, middle:end]
+            middle = start + half
+            a, b, turned_a, turned_b = x[r, start:middle], x[r, middle:], y[r, start:middle], y[r, middle:]
             for i in range(half):                                            # a loop a half: LLVM then uses vectors
                 turned_a[i] = a[i] * c[i] - b[i] * s[i]
             for i in range(half):

@@ -136,9 +136,9 @@ function buildTour() {
     "Queries and keys turn",
     turned,
     () =>
-      "Each pair of channels of a query and of a key is turned by an angle that grows with the token’s place: half of " +
-      "the pairs with the column, half with the row. The score of two tokens then depends on the distance of their " +
-      "places, not on the places themselves.",
+      "Each pair of channels of a query and of a key is turned by an angle that grows with the token’s place: half " +
+      "of the pairs with the column, half with the row. The score of two tokens then depends on the distance of " +
+      "their places, not on the places themselves.",
     {mode: "patches"},
   );
   add(
