@@ -33,6 +33,8 @@ SETTINGS = {
     "vit_mini_conv_32": MUON_STEM | SMALL_FIRST,
     "vit_nano_patch4_32": MUON | SMALL_FIRST | {"lr": 8.5e-3, "lr_rest": 0.25, "batch_size": 128, "weight_decay": 0.15,
                                                 "momentum": 0.8},
+    "vit_nano_patch4_rope_32": MUON | SMALL_FIRST | {"lr": 0.017, "lr_rest": 0.125, "batch_size": 128,
+                                                     "weight_decay": 0.08, "momentum": 0.8, "small_share": 0.8},
     "cvt_nano_32": MUON,
     "swin_nano_patch4_window4_32": MUON,
 }
