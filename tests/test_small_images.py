@@ -17,12 +17,13 @@ from test_training import assert_same_run, stop_at
 from tiny import FAMILIES, recipe, small_shapes
 
 FIELDS = {"vit": FAMILIES["vit"] | dict(pos_embed="sincos2d", global_pool="avg"),
+          "rotary": FAMILIES["vit"] | dict(pos_embed="sincos2d+rotary"),
           "stem": FAMILIES["vit"] | dict(pos_embed="sincos2d", stem_widths=(8, 16), stem_strides=(2, 2)),
           "cvt": FAMILIES["cvt"], "cvt_stem": FAMILIES["cvt"] | dict(stem_widths=(8, 8), stem_strides=(1, 1))}
 
 
 def family_of(name):
-    return {"stem": "vit", "cvt_stem": "cvt"}.get(name, name)
+    return {"stem": "vit", "rotary": "vit", "cvt_stem": "cvt"}.get(name, name)
 
 
 @pytest.mark.parametrize("name", FIELDS)

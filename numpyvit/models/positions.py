@@ -1,4 +1,4 @@
-"""Position tables of a ViT that are computed, not learned."""
+"""Positions of a ViT that are computed, not learned: the table that is added, and the angles of queries and keys."""
 import numpy as np
 
 from ..ops.positions import sincos2d_table, sinusoidal_table

@@ -128,8 +128,9 @@ class ViT(Model):
         """As every model, and the tables of positions that are not learned."""
         super().materialise(seed, dtype)
         self.fixed_positions = fixed_positions(self.config, self.dtype)
+        cos, sin = rotary_tables(self.config, self.dtype)
         for block in self.blocks:
-            block.attn.cos, block.attn.sin = rotary_tables(self.config, self.dtype)
+            block.attn.cos, block.attn.sin = cos, sin
         return self
 
     def attention(self):
