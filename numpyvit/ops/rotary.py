@@ -8,7 +8,7 @@ def rotary_angles(gh, gw, hd, temperature=100.0):
         omegaᵢ = temperature^(−i/(hd/4)),   angle[y·gw + x] = [x·omega | y·omega]
 
     hd: the width of a head, a multiple of 4   →   (gh·gw, hd/2) float64, in radians
-    Heo et al. 2024, "Rotary Position Embedding for Vision Transformer", eqs. 8 and 9 (axial frequency)
+    Heo et al. 2024, "Rotary Position Embedding for Vision Transformer", section 3.2, axial frequencies
     """
     omega = temperature ** -(np.arange(hd // 4) / (hd // 4))                 # (hd/4,)
     y, x = np.mgrid[:gh, :gw].reshape(2, -1, 1) * omega                      # each (gh·gw, hd/4)
