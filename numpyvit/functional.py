@@ -45,6 +45,6 @@ if not REFERENCE:                       # how much longer a training step takes 
     from .kernels.muon import muon_step                                  # small products for large ones: 96 ms for 120
     from .kernels.optim import adamw_step, average_step, square_sums     # one pass over seven vectors, not a dozen: 2 %
     from .kernels.residual import residual                                   # no new array for a sum: 2 %
-    from .kernels.rotary import rotary_backward, rotary_forward              # one pass for seven: 11 %
+    from .kernels.rotary import rotary_backward, rotary_forward              # one pass, not seven: 11 %
     from .kernels.window_attention import (window_attention_backward,        # copies that add and sum: 8 % of a Swin
                                            window_attention_forward)

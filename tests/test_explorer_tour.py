@@ -90,7 +90,7 @@ def test_positions_order_tokens_not_pixels(name, tours):
 def test_rotary_positions_have_a_stop(tours):
     step, shape, text, _ = tours("vit_rotary")["Queries and keys turn"]
     assert "blocks.0.attn/" in step and step.endswith("/turned")
-    assert shape == [1, 5, 2, 3, 2, 2] and "distance of their places" in text
+    assert shape == [1, 5, 2, 3, 2, 2] and "offset of their places" in text
     assert "Where a token stands" not in tours("vit_rotary") and "Queries and keys turn" not in tours("vit")
     order = list(tours("vit_table_and_rotary"))
     assert order.index("Where a token stands") < order.index("Queries and keys turn") == order.index("Queries meet keys") - 1

@@ -139,8 +139,8 @@ def test_rotary_angles_by_hand():
     assert angles.shape == (6, 4)
 
 
-def test_rotary_scores_depend_on_distances_alone():
-    """One query and one key at all places of a grid: equal distances give equal scores, others do not."""
+def test_rotary_scores_depend_on_offsets_alone():
+    """One query and one key at all places of a grid: equal offsets give equal scores, others do not."""
     rng, gh, gw, nh, hd = np.random.default_rng(0), 4, 5, 2, 8
     token = rng.standard_normal(3 * nh * hd)
     angles = rotary.rotary_angles(gh, gw, hd)

@@ -33,7 +33,7 @@ def turn_rows(x, cos, sin, y):
             middle = start + half
             a, b, turned_a, turned_b = x[r, start:middle], x[r, middle:], y[r, start:middle], y[r, middle:]
             for i in range(half):                                            # a loop a half: LLVM then uses vectors
-                turned_a[i] = a[i] * c[i] - b[i] * s[i]
+                turned_a[i] = a[i] * c[i] - b[i] * s[i]                      # a * cos - b * sin
             for i in range(half):
-                turned_b[i] = a[i] * s[i] + b[i] * c[i]
-        y[r, values:] = x[r, values:]
+                turned_b[i] = a[i] * s[i] + b[i] * c[i]                      # a * sin + b * cos
+        y[r, values:] = x[r, values:]                                        # parts[:, :, 2:]

@@ -152,7 +152,7 @@ class SelfAttention(Module):
         bias_q, bias_kv = (bias.data[:C], bias.data[C:]) if bias else (None, None)
         q, _ = F.linear_forward(x[:, :1], weight[:C], bias_q)
         kv, _ = F.linear_forward(x, weight[C:], bias_kv)
-        if self.rotary:                              # its own angles are 0, those of the keys are not
+        if self.rotary:                              # the class token's angles are 0: its query stays
             kv = F.rotary_forward(np.concatenate([kv[..., :C], kv], axis=-1), self.cos, self.sin)[0][..., C:]
         y, _ = F.attention_forward(*(split_heads(part, self.num_heads) for part in (q, kv[..., :C], kv[..., C:])))
         return self.proj.forward(merge_heads(y))[0]

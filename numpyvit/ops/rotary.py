@@ -1,4 +1,4 @@
-"""Rotary positions: queries and keys are turned by angles that grow with their places, so that scores see distances."""
+"""Rotary positions: queries and keys are turned by angles that grow with their places, so that scores see offsets."""
 import numpy as np
 
 
@@ -20,7 +20,7 @@ def rotary_forward(qkv, cos, sin):
 
         head = [a | b],   turn(head) = [a cos − b sin | a sin + b cos],   y = [turn(q) | turn(k) | v]
 
-    A score then depends on the distance of two places p and r alone: turn(q, p) · turn(k, r) = q · turn(k, r − p).
+    A score then depends on two places p and r by their offset alone: turn(q, p) · turn(k, r) = q · turn(k, r − p).
     qkv (B, N, 3·C), head-major inside each third   cos, sin (N, hd/2): of the angles, constants   →   y (B, N, 3·C)
     Su et al. 2021 (RoFormer), eq. 34; here channel i of a head is paired with channel i + hd/2.
     """

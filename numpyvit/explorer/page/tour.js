@@ -137,7 +137,7 @@ function buildTour() {
     turned,
     () =>
       "Each pair of channels of a query and of a key is turned by an angle that grows with the token’s place: half " +
-      "of the pairs with the column, half with the row. The score of two tokens then depends on the distance of " +
+      "of the pairs with the column, half with the row. The score of two tokens then depends on the offset of " +
       "their places, not on the places themselves.",
     {mode: "patches"},
   );
