@@ -105,7 +105,7 @@ def test_the_faster_torch_functions_compute_the_same(op):
 
 def test_profile(tmp_path):
     before = dict(vars(F))
-    figures = run(profile, tmp_path, SWIN, "--layers", *ONE)
+    figures = run(profile, tmp_path, SWIN, "--layers", "--shards", "4", *ONE)
     assert dict(vars(F)) == before                                           # unwrapped again
     rows = figures["rows"]
     _, fields = models.configuration(SWIN)

@@ -13,8 +13,9 @@ from rich.console import Console
 from numpyvit.data.mapped import OnDisk
 from numpyvit.errors import Interrupted, UserError
 from numpyvit.files.safetensors import read_tensors
+from numpyvit.models import create_model
 from numpyvit.training import loop, plan as plans
-from numpyvit.training.lanes import Lanes
+from numpyvit.training.lanes import Lanes, default_shards
 from numpyvit.runs.config import Plan
 from numpyvit.runs.folder import RunFolder
 from numpyvit.training.progress import Progress, clock
@@ -198,6 +199,22 @@ def test_measuring_leaves_no_trace(data, tmp_path, monkeypatch):
                                                                   (0, 10, 5, 1), (100, 10, 50, 2000)])
 def test_watching_takes_a_bounded_share(watching, per_epoch, steps, expected):
     assert plans.evaluation_interval(watching, per_epoch, steps) == expected
+
+
+@pytest.mark.parametrize("batch, micro_batch, expected", [(256, 32, 4), (16, 32, 4), (15, 32, 3), (8, 32, 2), (3, 32, 1), (8, 3, 2),
+                                                          (8, 2, 4), (3, 1, 3), (1, 1, 1)])
+def test_small_batches_have_fewer_gradient_sums(batch, micro_batch, expected):
+    assert default_shards(batch, micro_batch) == expected
+
+
+@pytest.mark.parametrize("given, expected", [(None, 2), (3, 3)])
+def test_a_run_keeps_the_number_of_its_gradient_sums(data, tmp_path, given, expected):
+    loop.train(recipe(batch_size=8, steps=1, shards=given), tmp_path / "run")
+    assert RunFolder(tmp_path / "run").read_config().lanes.shards == expected
+    model = create_model("vit", img_size=16, embed_dim=32, depth=1, num_heads=2)
+    with Lanes(model, 1, given, micro_batch=8) as lanes:
+        lanes.gradient(8, lambda lo, hi: (np.zeros((hi - lo, 3, 16, 16), np.float32), np.zeros(hi - lo, int), None))
+    assert len(lanes.replicas) == expected
 
 
 # --- trouble

@@ -1,17 +1,19 @@
-"""Muon's step with fewer large products, for matrices that are much wider than high.
+"""Muon's step with fewer and smaller products.
 
-A Newton–Schulz step is x ← p·x with p = A + B·g + C·g² and g = x·xᵀ. Since p is symmetric, the next g is p·g·p, which
-needs no product with x. So x is multiplied once for SEGMENT steps, by the product of their matrices p, and all other
-products are of small matrices. More steps at once would round more: every further p multiplies numbers by up to 3.4.
+A Newton–Schulz step is x ← p·x with p = A + B·g + C·g² and g = x·xᵀ. Since g is symmetric, g² is g·gᵀ, of which NumPy
+computes one half and copies the other.
+
+Where x is much wider than high, another way is faster. Since p is symmetric, too, the next g is p·g·p, which needs no
+product with x. So x is multiplied once for SEGMENT steps, by the product of their matrices p, and all other products
+are of small matrices. More steps at once would round more: every further p multiplies numbers by up to 3.4.
 """
 import math
 
 import numpy as np
 
 from ..ops.muon import A, B, C
-from ..ops.muon import orthogonal as definition
 
-WIDE = 3                                             # times as many columns as rows, from which this is faster
+WIDE = 3                                             # times as many columns as rows, from which segments are faster
 SEGMENT = 3                                          # steps
 
 
@@ -28,11 +30,14 @@ def orthogonal(x, steps=5, eps=1e-7):
     """orthogonal of ops/muon.py, up to rounding.   x (rows, columns)   →   the same shape"""
     if x.shape[0] > x.shape[1]:
         return orthogonal(np.ascontiguousarray(x.T), steps, eps).T
-    if x.shape[1] < WIDE * x.shape[0]:
-        return definition(x, steps, eps)
     x = x / np.maximum(np.linalg.norm(x), eps)
-    for start in range(0, steps, SEGMENT):
-        x = segment(x @ x.T, min(SEGMENT, steps - start)) @ x
+    if x.shape[1] >= WIDE * x.shape[0]:
+        for start in range(0, steps, SEGMENT):
+            x = segment(x @ x.T, min(SEGMENT, steps - start)) @ x
+        return x
+    for _ in range(steps):
+        g = x @ x.T
+        x = A * x + (B * g + C * (g @ g.T)) @ x
     return x
 
 
@@ -41,7 +46,7 @@ def segment(g, steps):
     product = p = None
     for _ in range(steps):
         g = g if p is None else p @ g @ p                                    # (p·x)·(p·x)ᵀ: p is symmetric
-        p = B * g + C * (g @ g)
+        p = B * g + C * (g @ g.T)
         p.flat[::len(p) + 1] += A                                            # its diagonal
         product = p if product is None else p @ product
     return product

@@ -102,9 +102,9 @@ class Recipe:
     small_window: int = setting(0, "in that part, resize a random square of each image, of so many pixels a side or "
                                 "more; 0 for whole images", "augmentation", later=True, least=0, below=MANY)
 
-    shards: int = setting(4, "gradient sums kept apart, added in a fixed order: the most threads, of all "
-                          "ranks, of use; decides the bits",
-                          "lanes", above=0, most=65536)
+    shards: int | None = setting(None, "gradient sums kept apart, added in a fixed order: the most threads, of all "
+                                 "ranks, of use (default: 4, fewer for small batches); decides the bits",
+                                 "lanes", above=0, most=65536)
     micro_batch: int | None = setting(None, "images a thread takes at once (default: by the model's size); decides the "
                                       "bits", "lanes", above=0, most=65536)
 

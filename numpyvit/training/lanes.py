@@ -32,18 +32,19 @@ class Lanes:
     """Threads, replicas and gradient shards for one model. A context manager: the threads live inside.
 
     threads      how many lanes, one a usable core unless given
-    shards       gradient sums kept apart: a setting of the run, for it decides the bits
+    shards       gradient sums kept apart, default_shards unless given: a setting of the run, for it decides the bits
     micro_batch  images a lane takes at once, default_micro_batch(model) unless given; it decides the bits, too
     kind         order of the sum over shards, "tree" or "fold"; it decides the bits, too
     ranges       the Optimizer's, where there are several ranks
     frozen       names of parameters whose gradients may be left out
     """
 
-    def __init__(self, model, threads=None, shards=4, micro_batch=None, label_smoothing=0.0, kind="tree", ranges=None,
-                 frozen=()):
+    def __init__(self, model, threads=None, shards=None, micro_batch=None, label_smoothing=0.0, kind="tree",
+                 ranges=None, frozen=()):
         self.model, self.label_smoothing = model, label_smoothing
         self.pool, self.micro_batch = Pool(threads), default_micro_batch(model) if micro_batch is None else micro_batch
-        check_number("shards", shards, whole=True, least=1)
+        if shards is not None:
+            check_number("shards", shards, whole=True, least=1)
         check_number("micro_batch", self.micro_batch, whole=True, least=1)
         self.ranges = ranges or Ranges(ALONE, model.flat.size)
         self.shards, self.kind, self.sum, self.frozen = shards, kind, None, frozen
@@ -73,7 +74,7 @@ class Lanes:
 
     def deal(self, batch_size):
         """This process's shards of a batch, all of which are as equal as they can be: [(replica, lo, hi), …]"""
-        count = min(self.shards, batch_size)
+        count = min(self.shards or default_shards(batch_size, self.micro_batch), batch_size)
         if self.sum is None or self.sum.count != count:
             self.sum = ShardSum(self.ranges, count, self.kind, self.model.dtype)
         while len(self.replicas) < self.sum.end - self.sum.first:
@@ -113,6 +114,12 @@ class Lanes:
         """
         model = self.inference.get()
         return evaluation_logits(model, count, load_images, self.micro_batch, self.pool, self.ranges.world)
+
+
+def default_shards(batch_size, micro_batch):
+    """Four gradient sums, or fewer, so that each has four images or a whole micro-batch: a sum has costs that do not
+    depend on its images, and the statistics of batch norm need several images."""
+    return min(4, max(1, batch_size // min(4, micro_batch)))
 
 
 def default_micro_batch(model):

@@ -22,7 +22,7 @@ from ..module import pair
 from ..runs.config import DataEntry, LanesEntry, ModelEntry, RunConfig, records_of
 from ..runs.folder import RunFolder
 from .batches import augmentation
-from .lanes import default_micro_batch
+from .lanes import default_micro_batch, default_shards
 from .ranks import ALONE
 
 WATCHED = 1000                                                               # images that are held out by default
@@ -74,7 +74,8 @@ def new_model(recipe, dataset, world=ALONE):
             raise UserError(f"{field}: the data set {dataset.name} has {value}, got {recipe.model_fields[field]}")
     fields = {**recipe.model_fields, **needs}
     state = 2 + bool(recipe.ema)                                    # m, v, the average: each rank has its range
-    vectors = 1 + -(-recipe.shards // world.size) + state / world.size       # the weights, a gradient a shard
+    sums = recipe.shards or default_shards(recipe.batch_size, 1)             # the micro-batch is not known yet
+    vectors = 1 + -(-sums // world.size) + state / world.size                # the weights, a gradient a shard
     needed = count_parameters(recipe.model, **fields) * np.dtype(recipe.dtype).itemsize * vectors * world.node_size
     if needed > installed_memory():
         raise UserError(f"{recipe.model}: training it needs at least {needed / 2**30:,.1f} GiB of memory, and this "
@@ -98,13 +99,15 @@ def new_config(recipe, dataset, model):
         raise UserError(f"val: the data set has {len(dataset.val)} validation images of its own; leave --val out")
     kept, _, watched = hold_out(dataset, val, recipe.seed)
     mean, std = normalisation(model, dataset.train.images)
+    micro_batch = recipe.micro_batch or default_micro_batch(model)
+    shards = recipe.shards or default_shards(recipe.batch_size, micro_batch)
     return RunConfig(
         recipe,
         ModelEntry(model_config(recipe.model)[0], dataclasses.asdict(model.config), model.num_parameters()),
         DataEntry(name=dataset.name, notice=dataset.notice, source=dataset.source, checksum=records_of(dataset),
                   files=dataset.checksum, classes=list(dataset.classes), mean=mean.tolist(), std=std.tolist(),
                   train=len(kept), val=len(watched), test=len(dataset.test)),
-        LanesEntry(recipe.shards, recipe.micro_batch or default_micro_batch(model), "tree"),
+        LanesEntry(shards, micro_batch, "tree"),
         versions=versions(), command=" ".join(sys.argv[1:]), started=time.strftime("%Y-%m-%d %H:%M:%S"))
 
 

@@ -62,7 +62,7 @@ def add_common(p, json):
     p.add_argument("--rounds", type=int, default=5, help="turns of every competitor")
     p.add_argument("--steps", type=int, default=3, help="steps a turn, their median counts; one more goes before")
     p.add_argument("--micro-batch", type=int, help="numpyvit's images a lane takes at once")
-    p.add_argument("--shards", type=int, default=4, help="numpyvit's gradient sums kept apart")
+    p.add_argument("--shards", type=int, help="numpyvit's gradient sums kept apart")
     p.add_argument("--json", default=json, metavar="FILE")
 
 

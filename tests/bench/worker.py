@@ -13,7 +13,7 @@ import sys
 import time
 
 
-def numpyvit_step(family, fields, batch, threads, inference=False, shards=4, micro_batch=None, without="", optimizer="adamw",
+def numpyvit_step(family, fields, batch, threads, inference=False, shards=None, micro_batch=None, without="", optimizer="adamw",
                   whole=False):
     """without: a file of kernels/ that is left out, its definitions taking its place.
 
@@ -66,7 +66,7 @@ def whole_step(model, batch, threads, settings):
     return lambda: trainer.update(next(steps), 1e-4)
 
 
-def run_step(family, fields, batch, threads, shards=4, micro_batch=None, optimizer="adamw"):
+def run_step(family, fields, batch, threads, shards=None, micro_batch=None, optimizer="adamw"):
     """A step of `numpyvit.fit` with a folder, of random pixels: augmented images, the step, its line of metrics, progress.
 
     The run is a thread whose callback waits for the next call. Its checkpoints, one a minute, fall into the calls, too.
