@@ -135,6 +135,13 @@ def check_choice(record, name, choices):
         fail(name, "one of " + ", ".join(map(repr, choices)), shown(value))
 
 
+def check_shape(name, array, *shape):
+    """The array has this shape. A compiled loop does not check its indices: another array would be read beyond its end.
+    """
+    if array.shape != shape:
+        fail(name, f"shape {shape}", array.shape)
+
+
 def check_tensors(targets, tensors, what):
     """Raise one UserError unless {name: array} tensors has every name of targets and no other, with the shape and
     kind of dtype of each, and only values that are finite in that dtype.

@@ -30,10 +30,10 @@ from .ops.windows import gather_tokens_backward, gather_tokens_forward
 
 REFERENCE = os.environ.get("NUMPYVIT_REFERENCE", "") not in ("", "0")
 
-if not REFERENCE:                       # how much longer a training step takes without each (python tests/bench gains):
+if not REFERENCE:                       # what each gains: % by which a step slows down without it (tests/bench gains)
     from .kernels.attention import (attention_backward, attention_forward,   # reads and writes heads in place: 23 %
                                     self_attention_backward, self_attention_forward)
-    from .kernels.augment import augment_mixtures, augment_views             # one pass: a twentieth of the time
+    from .kernels.augment import augment_mixtures, augment_views             # one pass: in 5 % of the time
     from .kernels.batch_norm import batch_norm_backward, batch_norm_forward  # five passes in all: 6 % of a CvT
     from .kernels.bias_activation import bias_activation_backward, bias_activation_forward  # one pass: 79 %
     from .kernels.conv import conv2d_backward, conv2d_forward            # 2 to 4 multiplications for 9: 199 % of a stem
@@ -42,7 +42,7 @@ if not REFERENCE:                       # how much longer a training step takes 
     from .kernels.layer_norm import layer_norm_backward, layer_norm_forward  # one pass a row: 22 %
     from .kernels.linear import linear_backward, linear_forward          # bias in place, its gradient in one pass: 12 %
     from .kernels.max_pool import max_pool_backward, max_pool_forward    # one pass: 11 % of the default net
-    from .kernels.muon import muon_step                                  # small products for large ones: 96 ms for 120
+    from .kernels.muon import muon_step                                  # small products for large ones: 96 ms for 125
     from .kernels.optim import adamw_step, average_step, square_sums     # one pass over seven vectors, not a dozen: 2 %
     from .kernels.residual import residual                                   # no new array for a sum: 2 %
     from .kernels.rotary import rotary_backward, rotary_forward              # one pass, not seven: 11 %

@@ -174,7 +174,7 @@ class Mlp(Module):
         dh = self.fc2.backward(dh, c4)
         dh = self.drop1.backward(dh, c3)
         dh, dbias = F.bias_activation_backward(dh, c2)
-        self.fc1.bias.grad += dbias
+        self.fc1.bias.grad += dbias                                          # bias_activation added the bias
         dx, dweight, _ = F.linear_backward(dh, c1)
         self.fc1.weight.grad += dweight
         return dx

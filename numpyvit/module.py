@@ -123,7 +123,7 @@ class Model(FlatModule):
         return self.forward_pass(self.check_images(images), LOGITS_ALONE)[0]
 
     def for_inference(self):
-        """A model with the same logits up to rounding, which need not train: here the model itself."""
+        """A model for evaluation, with the same logits up to rounding. By default this model itself."""
         return self
 
     def forward_pass(self, images, down: Pass):
@@ -263,6 +263,8 @@ class Model(FlatModule):
         dlogits = np.asarray(dlogits)
         if dlogits.shape != (batch, self.config.num_classes):
             fail("dlogits", f"shape {(batch, self.config.num_classes)}", dlogits.shape)
+        if dlogits.dtype.kind not in "fiu":
+            fail("dlogits", "real numbers", dlogits.dtype)
         return dlogits.astype(self.dtype, copy=False)
 
 

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 import threadpoolctl
 
+from .checks import check_number
 from .errors import UserError
 
 CHUNK = 65536                                                                # elements; ranges start at multiples of it
@@ -28,8 +29,7 @@ class Pool:
 
     def __init__(self, threads=None):
         self.threads = usable_cores() if threads is None else threads
-        if self.threads < 1:
-            raise UserError(f"threads: expected at least 1, got {self.threads}")
+        check_number("threads", self.threads, whole=True, least=1)
         self.executor, self.settings = None, ExitStack()
 
     def __enter__(self):

@@ -66,3 +66,21 @@ def test_weights_are_scored_on_their_own_classes(run, monkeypatch, capsys):
     assert not any(name in line for line in rest for name in (*NAMES, "wasp", "ox"))
     status, out, err = scored(("bee", "wasp", "ox"))
     assert status == 2 and not out and "'bee' is class 1 of the weights and class 0 of the data set" in err and err.count("\n") == 1
+
+
+def test_the_first_five_are_those_that_predict_names():
+    """Equal logits count in the order of their classes, as for predict(), and a row with a NaN is wrong."""
+    labels = np.arange(10)
+    assert scoring.top_accuracy(np.zeros((10, 10)), labels, 5) == 0.5
+    assert scoring.top_accuracy(np.full((10, 10), np.nan), labels, 5) == 0.0
+    assert scoring.top_accuracy(np.eye(10), labels, 1) == 1.0
+    assert scoring.top_accuracy(np.eye(10) - 2 * np.eye(10), labels, 9) == 0.0
+
+
+def test_five_channels_from_the_first_step_to_the_last(tmp_path):
+    rng = np.random.default_rng(0)
+    parts = [ImageSet(rng.integers(0, 256, (n, 5, 8, 8), dtype=np.uint8), rng.integers(0, 3, n)) for n in (24, 12)]
+    model = numpyvit.create_model("vit", img_size=8, patch_size=4, embed_dim=16, depth=1, num_heads=2, num_classes=3, in_chans=5)
+    numpyvit.fit(model, Dataset("own", NAMES, *parts, "x"), out=str(tmp_path / "run"), steps=2, batch_size=4, val=4, threads=1)
+    again = numpyvit.load_model(tmp_path / "run")
+    assert again.config.in_chans == 5 and again.classes == NAMES and len(again.preprocessing.mean) == 5

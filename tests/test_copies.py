@@ -6,6 +6,7 @@ import typing
 
 import numpy as np
 import pytest
+import torch
 
 import numpyvit
 from numpyvit import functional as F
@@ -117,6 +118,21 @@ def test_backward_names_another_models_cache():
 def test_cross_entropy_checks_its_targets(targets, message):
     with pytest.raises(ValueError, match=f"^targets: expected .*{message}"):
         F.cross_entropy_forward(np.zeros((2, 5)), np.asarray(targets))
+
+
+def test_a_masked_class_costs_nothing():
+    """A logit of −inf, of a class that is not the target: as in torch, and no NaN."""
+    logits = np.array([[1.0, -np.inf, 2.0], [0.0, 1.0, 2.0]])
+    expected = torch.nn.functional.cross_entropy(torch.tensor(logits), torch.tensor([0, 1]))
+    loss, cache = F.cross_entropy_forward(logits, np.array([0, 1]))
+    assert abs(loss - float(expected)) <= 1e-12 and np.isfinite(F.cross_entropy_backward(1.0, cache)).all()
+    assert F.cross_entropy_forward(logits, np.array([1, 1]))[0] == np.inf
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.5, np.nan])
+def test_label_smoothing_is_a_share(smoothing):
+    with pytest.raises(ValueError, match="^label_smoothing: expected a number from 0 to 1"):
+        F.cross_entropy_forward(np.zeros((2, 5)), np.array([0, 1]), smoothing)
 
 
 @pytest.mark.parametrize("rng", [True, 2**64, 1.5, "0", np.zeros(4, np.uint64), np.zeros(2, np.int64)])

@@ -160,7 +160,7 @@ def test_winograd_keeps_filters():
     """While a weight's memory holds the same bits, whichever view of it is passed, and no longer than the memory lives."""
     flat = np.random.default_rng(0).normal(size=33 * 32 * 9)
     weight = flat.reshape(33, 32, 3, 3)
-    kept, key = winograd.filters_of(weight, 4), (weight.__array_interface__["data"][0], weight.shape)
+    kept, key = winograd.filters_of(weight, 4), (weight.__array_interface__["data"][0], weight.shape, weight.dtype)
     assert winograd.filters_of(flat.reshape(33, 32, 3, 3), 4) is kept and winograd.filters_of(weight.copy(), 4) is not kept
     assert winograd.filters_of(weight, 2) is not kept and winograd.filters_of(weight, 2).m == 2
     for value in (0.0, -0.0, np.nan):
@@ -174,7 +174,7 @@ def test_winograd_keeps_filters():
     del weight, flat
     assert key not in winograd.FILTERS
     once = np.ones((33, 32, 3, 3))
-    key = once.__array_interface__["data"][0], once.shape
+    key = once.__array_interface__["data"][0], once.shape, once.dtype
     assert winograd.filters_of(once, 2) is winograd.FILTERS[key]
     del once
     assert key not in winograd.FILTERS
@@ -315,3 +315,37 @@ def test_activations(act):
     for dtype in (np.float32, np.float64):
         special = activation(SPECIAL.astype(dtype), act), activation(SPECIAL.astype(dtype), act, DEFINITIONS["bias_activation"])
         np.testing.assert_allclose(*special, rtol=1e-6, atol=1e-6)           # NaN and infinities in the same places
+
+
+def refusals():
+    """{name: (op, arguments of which one array has another shape than the others call for)}"""
+    a = np.random.default_rng(0).standard_normal
+    x, image, qkv, q, angles = a((4, 8)), a((1, 5, 5, 8)), a((4, 17, 48)), a((4, 2, 5, 3)), a((16, 4))
+    wrong = {"layer_norm weight": ("layer_norm", (x, np.ones(9), np.zeros(8))),
+             "layer_norm bias": ("layer_norm", (x, np.ones(8), np.zeros(7))),
+             "linear": ("linear", (x, a((6, 8)), np.ones(4))), "bias_activation": ("bias_activation", (x, np.ones(5))),
+             "conv2d": ("conv2d", (image, a((6, 8, 3, 3)), np.ones(5), 1, 1)),
+             "depthwise_conv weight": ("depthwise_conv", (image, a((5, 1, 3, 3)), None, 1, 1)),
+             "depthwise_conv bias": ("depthwise_conv", (image, a((8, 1, 3, 3)), np.ones(5), 1, 1)),
+             "batch_norm": ("batch_norm", (image, np.ones(7), np.ones(8))), "rotary tokens": ("rotary", (qkv, angles, angles)),
+             "rotary heads": ("rotary", (a((2, 16, 27)), angles, angles)), "mask of bool": ("attention", (q, q, q, None, np.ones((1, 5, 5), bool))),
+             "masks": ("attention", (q, q, q, None, np.zeros((3, 5, 5)))), "mask": ("attention", (q, q, q, None, np.zeros((5, 5))))}
+    return wrong | {f"bias {shape}": ("attention", (q, q, q, a(shape))) for shape in ((1, 5, 5), (2, 1, 5), (5, 5), (4, 2, 5, 5))}
+
+
+@pytest.mark.parametrize("name", refusals())
+@pytest.mark.parametrize("where", ["kernel", "definition"])
+def test_arrays_of_another_shape_are_refused(name, where):
+    """A compiled loop would read memory beyond the array."""
+    op, arguments = refusals()[name]
+    forward = getattr(F, f"{op}_forward") if where == "kernel" else DEFINITIONS[op][0]
+    with pytest.raises(ValueError):
+        forward(*arguments)
+
+
+def test_a_batch_of_none_is_fine_everywhere():
+    angles = np.zeros((16, 2))
+    for rotary in (F.rotary_forward, DEFINITIONS["rotary"][0]):
+        assert rotary(np.zeros((0, 16, 24)), angles, angles)[0].shape == (0, 16, 24)
+    for attention in (F.self_attention_forward, DEFINITIONS["self_attention"][0]):
+        assert attention(np.zeros((0, 16, 24)), 2)[0].shape == (0, 16, 8)

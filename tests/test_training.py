@@ -207,6 +207,19 @@ def test_small_batches_have_fewer_gradient_sums(batch, micro_batch, expected):
     assert default_shards(batch, micro_batch) == expected
 
 
+def test_micro_batches_are_equal():
+    """33 images in micro-batches of at most 4: no last one of a single image, whose batch norm would have no variance."""
+    model, seen = create_model("vit", img_size=16, embed_dim=32, depth=1, num_heads=2), []
+
+    def load(lo, hi):
+        seen.append((lo, hi))
+        return np.zeros((hi - lo, 3, 16, 16), np.float32), np.zeros(hi - lo, int), None
+    with Lanes(model, 1, 1, micro_batch=4) as lanes:
+        lanes.gradient(33, load)
+    assert [lo for lo, _ in seen[1:]] == [hi for _, hi in seen[:-1]] and (seen[0][0], seen[-1][1]) == (0, 33)
+    assert {hi - lo for lo, hi in seen} == {3, 4}
+
+
 @pytest.mark.parametrize("given, expected", [(None, 2), (3, 3)])
 def test_a_run_keeps_the_number_of_its_gradient_sums(data, tmp_path, given, expected):
     loop.train(recipe(batch_size=8, steps=1, shards=given), tmp_path / "run")

@@ -18,9 +18,8 @@ def add_commands(commands):
 def run_explore(args):
     """Write the page."""
     from ..explorer.write import explore, write_page
-    is_run = os.path.isdir(os.path.join(args.path, "checkpoints")) or not os.path.exists(args.path)
-    is_weights = os.path.isfile(args.path) or not is_run and os.path.isfile(os.path.join(args.path, "config.json"))
-    subject = (of_weights if is_weights else of_run)(args.path, args.image)
+    from ..runs.classifier import is_run
+    subject = (of_run if is_run(args.path) or not os.path.exists(args.path) else of_weights)(args.path, args.image)
     label = None if args.label is None else label_number(args.label, subject["classes"])
     text = explore(**subject, label=label, image_name=os.path.basename(args.image))
     write_page(args.out, text)

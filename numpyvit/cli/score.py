@@ -114,8 +114,9 @@ def add_predict(commands):
     """Add the command predict."""
     p = commands.add_parser("predict", help="classify image files with a run or with weights",
                             description="Classify images with the newest checkpoint of a run, or with weights of this "
-                                        "library, timm, Hugging Face, torchvision, Google or microsoft. A file that "
-                                        "cannot be read is said on standard error, and the others are classified.")
+                                        "library, timm, Hugging Face, torchvision, Google or microsoft. For a file "
+                                        "that cannot be read, a line goes to standard error, and the others are "
+                                        "classified.")
     p.add_argument("path", metavar="RUN", help="folder of a run; a file of weights, or a folder of Hugging Face")
     p.add_argument("images", metavar="IMAGE", nargs="+",
                    help="PNG, JPEG, WebP, GIF or BMP files, and folders of them")

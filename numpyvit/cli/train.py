@@ -10,11 +10,12 @@ from .options import add_setting, check_data_set, positive
 
 def add_commands(commands):
     """Add the command train."""
-    epilog = ["A family and a length choose a net, and a net chooses its settings:", *table()]
+    epilog = ["A value in parentheses holds where neither this table nor the optimizer has another one.",
+              "A family and a length choose a net, and a net chooses its settings:", *table()]
     p = commands.add_parser("train", help="train a model from scratch, or continue a run",
                             description="Train a model from scratch. The run is a folder: config, metrics, "
-                                        "checkpoints, curves. Ctrl-C writes a checkpoint; --resume continues it, bit "
-                                        "for bit.",
+                                        "checkpoints, curves. Ctrl-C writes a checkpoint; --resume continues the run "
+                                        "from there, bit for bit.",
                             formatter_class=argparse.RawDescriptionHelpFormatter, epilog="\n".join(epilog))
     p.add_argument("--out", metavar="DIR", help="folder of the run (default: the first free runs/MODEL-DATA-N)")
     p.add_argument("--resume", metavar="RUN",
@@ -37,7 +38,7 @@ def add_commands(commands):
 
 
 def run_train(args):
-    """A new run or one that goes on; SIGTERM and SIGHUP end it as Ctrl-C does."""
+    """A new run or one that goes on; SIGTERM, SIGHUP and SIGUSR1 end the run as Ctrl-C does."""
     from ..training.interrupts import like_ctrl_c
     with like_ctrl_c():
         train_or_resume(args)

@@ -5,8 +5,8 @@ import numpy as np
 def place(index, tape, region=False):
     """Which cells of an operand: an offset and a stride an axis where they are regular, else a table."""
     index = np.asarray(index)
-    strides = [int(np.take(index, 1, axis).flat[0] - index.flat[0]) if n >
-                   1 and index.size else 0 for axis, n in enumerate(index.shape)]
+    strides = [int(np.take(index, 1, axis).flat[0] - index.flat[0]) if n > 1 and index.size else 0
+               for axis, n in enumerate(index.shape)]
     offset = int(index.flat[0]) if index.size else 0
     regular = np.full(index.shape, offset)
     for axis, stride in enumerate(strides):
@@ -20,12 +20,7 @@ def plain(x):
     return x.view(np.ndarray) if isinstance(x, np.ndarray) else x
 
 
-REDUCTIONS = {
-    "add": (
-        "sum", np.sum), "mean": (
-            "mean", np.mean), "maximum": (
-                "max", np.max), "minimum": (
-                    "min", np.min)}
+REDUCTIONS = {"add": ("sum", np.sum), "mean": ("mean", np.mean), "maximum": ("max", np.max), "minimum": ("min", np.min)}
 
 
 def reduce_of(x, name, axis, keepdims):
@@ -46,12 +41,8 @@ def tape_of(*arrays):
 def concatenate(arrays, axis=0, **_):
     """numpy.concatenate"""
     tape, values = tape_of(*arrays), [np.asarray(plain(a)) for a in arrays]
-    return tape.result(
-    "concat", [
-        tape.operand(a) for a in arrays], {
-            "axis": axis %
-            values[0].ndim}, np.concatenate(
-                values, axis))
+    attrs = {"axis": axis % values[0].ndim}
+    return tape.result("concat", [tape.operand(a) for a in arrays], attrs, np.concatenate(values, axis))
 
 
 def stack(arrays, axis=0, **_):
@@ -70,11 +61,10 @@ def pad(x, widths, *_, **__):
     """numpy.pad with zeros: an array of zeros, x put into it."""
     value = np.pad(plain(x), widths)
     cells = np.arange(value.size).reshape(value.shape)
-    inside = cells[tuple(slice(before, before + n)
-                         for n, (before, _) in zip(x.shape, np.broadcast_to(widths, (x.ndim, 2))))]
-    zeros = full(x.tape, np.zeros(value.shape), 0.0)
-    return x.tape.result("put", [zeros.number, x.current()], place(
-        inside, x.tape, region=True) | {"kind": "pad"}, value)
+    befores = np.broadcast_to(widths, (x.ndim, 2))[:, 0]
+    inside = cells[tuple(slice(before, before + n) for n, before in zip(x.shape, befores))]
+    zeros, attrs = full(x.tape, np.zeros(value.shape), 0.0), place(inside, x.tape, region=True) | {"kind": "pad"}
+    return x.tape.result("put", [zeros.number, x.current()], attrs, value)
 
 
 def full(tape, value, number):
@@ -85,11 +75,8 @@ def full(tape, value, number):
 def where(condition, a, b):
     """numpy.where with three arguments"""
     tape = tape_of(condition, a, b)
-    return tape.result(
-    "where", [
-        tape.operand(x) for x in (
-            condition, a, b)], {}, np.where(
-                plain(condition), plain(a), plain(b)))
+    operands = [tape.operand(x) for x in (condition, a, b)]
+    return tape.result("where", operands, {}, np.where(plain(condition), plain(a), plain(b)))
 
 
 def norm(x):

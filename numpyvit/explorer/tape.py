@@ -1,12 +1,12 @@
 """Arrays that remember how they were computed: every NumPy operation on them is written on a tape, with its operands.
 
 The definitions of ops/ and the methods of layers.py and models/ run unchanged on such arrays (arrays.py). The tape is
-then a program of some thirty primitives, and each of its nodes knows the source line that it came from.
+then a program of some forty primitives, and each of its nodes knows the source line that it came from.
 
     view, gather   reshape, transpose, slices, take, repeat, …: each result cell is a copy of one operand cell
     put            an assignment to a part of an array, as a new array: forward in place, functional on the tape
     ufuncs         add, multiply, exp, matmul, … with NumPy's broadcasting
-    sum, mean, max, concat, where, bincount, full, erf
+    const, sum, mean, max, min, concat, where, bincount, full, erf
     leaf           given from outside: a parameter, a buffer, the image, a table that the model made when it was built
     embedded       the result of any other NumPy function: its values are kept, and the page names the function
 """
@@ -16,22 +16,8 @@ from .arrays import Traced
 from .functions import place, plain
 
 UNARY = {"negative", "exp", "log", "sqrt", "tanh", "absolute", "square", "reciprocal", "sin", "cos", "positive"}
-BINARY = {
-    "add",
-    "subtract",
-    "multiply",
-    "divide",
-    "maximum",
-    "minimum",
-    "power",
-    "greater",
-    "greater_equal",
-    "less",
-    "less_equal",
-    "equal",
-    "not_equal",
-    "copysign",
-     "matmul"}
+BINARY = {"add", "subtract", "multiply", "divide", "maximum", "minimum", "power", "greater", "greater_equal", "less",
+          "less_equal", "equal", "not_equal", "copysign", "matmul"}
 UFUNCS = UNARY | BINARY
 
 

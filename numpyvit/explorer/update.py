@@ -40,7 +40,7 @@ class UpdateStep:
         arrays = [parameter, gradient, *state.values()]
         if group.shape is not None:
             arrays = [a.reshape(group.shape) for a in arrays]
-        lr = self.lr * getattr(group, "share", 1.0)
+        lr = self.lr * group.share
         now = Update(lr, self.number, decay=group.decay, scale=self.scale)
         getattr(F, rule.step)(*arrays, now, *(self.optimizer.settings[key] for key in rule.settings))
         return parameter.current()

@@ -8,6 +8,7 @@ from ..checks import printable
 from ..errors import UserError
 from ..files.atomic import write_atomic
 from ..models import count_parameters, list_models
+from ..ops.softmax import softmax_forward
 from .document import document
 from .pack import on_grid, packed, planes_of, shortest
 from .record import record
@@ -71,9 +72,7 @@ def update_text(update):
 def probabilities(model, pixels, mean, std):
     """Of every class, float64 (K,)."""
     images = ((pixels[None] / 255 - np.reshape(mean, (-1, 1, 1))) / np.reshape(std, (-1, 1, 1))).astype(model.dtype)
-    logits = model.forward(images)[0][0].astype(np.float64)
-    e = np.exp(logits - logits.max())
-    return e / e.sum()
+    return softmax_forward(model.forward(images)[0][0].astype(np.float64))[0]
 
 
 def bits_that_fit(model, times=1):

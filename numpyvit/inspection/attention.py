@@ -16,6 +16,7 @@ from typing import Callable
 
 import numpy as np
 
+from ..checks import check_number
 from ..errors import UserError
 from ..models.grids import spread_evenly
 from ..module import Model, pair
@@ -77,8 +78,8 @@ def attention_map(block: BlockAttention, image: int = 0, head: int | None = None
                   query: tuple | None = None) -> np.ndarray:
     """Where one query looks.   →   (H, W) on the block's grid
 
-    head: the mean of all heads unless given   query: (y, x) of a pixel, whose token looks; pixels behind the last token
-    belong to it. Unless given, the class token, or, where there is none, the mean of all queries
+    head: the mean of all heads unless given   query: (y, x) of a pixel, whose token looks; pixels beyond the last
+    token count as its own. Without a query, the class token looks; a model without one gives the mean of all queries
 
     Raises UserError for a head or pixel that is not there.
     """
@@ -109,8 +110,10 @@ def rollout(blocks: list[BlockAttention], residual: float = 0.5) -> np.ndarray:
 
     e picks the class token, or takes the mean of the tokens. Between two stages a token's share is spread over the
     tokens that it was made of (spread_evenly).   →   (B, H, W) on the grid of the first stage, each summing to 1
+    Raises UserError for a residual that is not from 0 to below 1.
     Abnar, Zuidema 2020, "Quantifying attention flow in transformers", section 3
     """
+    check_number("residual", residual, least=0, below=1)
     return np.stack([rollout_of_image(blocks, b, residual) for b in range(blocks[0].batch)])
 
 
@@ -199,8 +202,9 @@ def saliency(model: Model, images: np.ndarray, classes: np.ndarray | None = None
     twin = model.replica()                                                   # the same weights, gradients of its own
     logits, cache = twin.forward(images)
     classes = logits.argmax(axis=1) if classes is None else np.asarray(classes)
-    if classes.shape != (len(logits),) or not ((0 <= classes) & (classes < logits.shape[1])).all():
-        raise UserError(f"classes: expected {len(logits)} numbers from 0 to {logits.shape[1] - 1}, got "
+    numbers = classes.shape == (len(logits),) and classes.dtype.kind in "iu"
+    if not numbers or not ((0 <= classes) & (classes < logits.shape[1])).all():
+        raise UserError(f"classes: expected {len(logits)} whole numbers from 0 to {logits.shape[1] - 1}, got "
                         f"{classes.tolist()}")
     dlogits = np.eye(logits.shape[1], dtype=logits.dtype)[classes]
     return np.abs(twin.backward(dlogits, cache)).max(axis=1)

@@ -98,7 +98,7 @@ def colour_bar(figure, drawn, axes, label, **options):
     return bar
 
 
-# --- one for each function of analysis
+# --- one for each function of attention.py
 
 def plot_attention(image, blocks, block=None, head=None, query=None, index=0):
     """Attention over the image: a panel a block (mean of its heads), a panel a head of one block, or one head's panel.
@@ -116,9 +116,9 @@ def plot_attention(image, blocks, block=None, head=None, query=None, index=0):
         title = f"attention of {who} in {block.name}, head by head"
     figure, axes = panels(len(maps) + 1, title)
     show_image(axes[0], image, "image")
-    for a, (name, values) in zip(axes[1:], maps):                            # grids differ: relative to an even spread
-        relative = values * values.size
-        high = max(float(np.quantile(np.concatenate([m.ravel() * m.size for _, m in maps]), 0.995)), 1e-12)
+    maps = [(name, values * values.size) for name, values in maps]           # grids differ: relative to an even spread
+    high = max(float(np.quantile(np.concatenate([relative.ravel() for _, relative in maps]), 0.995)), 1e-12)
+    for a, (name, relative) in zip(axes[1:], maps):
         drawn = overlay(a, image, relative, name, high)
     for a in axes if query else ():
         mark_pixel(a, query)

@@ -30,9 +30,9 @@ def trace(model=None, copy=True, boundary=False, layers=False):
     boundary: only the arguments and results of every op, of compiled kernels too: the one way to see those, and what
     compare() needs to hold two backends against each other. Results are called result, or result[0], result[1], …
     layers: the methods of layers.py and models/, too: residual sums, class tokens, positions, and every `.grad +=`.
-    An array that is changed in place is recorded as it was bound and as it is when its name goes (rebound, or at the
-    return); one that numpy.empty or zeros made only as it is in the end. A trace() inside another one is recorded by
-    both. Not inside a debugger or coverage: they use the same hook.
+    An array that is changed in place is recorded twice: when a name is bound to it, and when that name is bound anew or
+    the function returns. An array of numpy.empty or zeros is recorded the second time only. A trace() inside another
+    one is recorded by both. Not inside a debugger or coverage: they use the same hook.
     Raises UserError for arguments of another kind, and where the kernels are compiled, unless boundary is set.
     """
     if not isinstance(model, Module | None):

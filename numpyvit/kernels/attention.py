@@ -1,14 +1,14 @@
-"""Attention that copies no array which BLAS can read in place: the heads stay strided views of the packed projection.
+"""Attention with few copies: BLAS reads the heads as strided views of the packed projection.
 
 A product A · Bᵀ of small matrices takes twice the time of A · B. The kernel therefore writes kᵀ (times scale) and vᵀ
-into new arrays, once. All work between the products is one pass over the rows of the scores, in place.
+into new arrays, once. All work between the products is done in place, one head at a time.
 """
 import math
 
 import numpy as np
 from numba import njit
 
-from ..ops.attention import AttentionCache
+from ..ops.attention import AttentionCache, check_tables
 from .dropout import dropout_backward, dropout_forward
 from .fast_math import LOOP, exp
 
@@ -23,6 +23,7 @@ def attention_forward(q, k, v, bias=None, mask=None, scale=None, drop_rate=0.0, 
 
 def attend(q, k, v, bias, mask, scale, drop_rate, seeds, y):
     """Write the attention into y and return the cache."""
+    check_tables(q, k, bias, mask)
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
     attn = np.empty((*q.shape[:3], k.shape[2]), q.dtype)
     np.matmul(q, scaled_transpose(k, scale), out=attn)                       # scores = (q @ k.swapaxes) * scale
@@ -55,9 +56,9 @@ def attend_backward(dy, cache, dq, dk, dv):
 
 def self_attention_forward(qkv, num_heads, bias=None, mask=None, scale=None, drop_rate=0.0, seeds=None):
     B, N, C3 = qkv.shape
-    q, k, v = qkv.reshape(B, N, 3, num_heads, -1).transpose(2, 0, 3, 1, 4)
+    q, k, v = qkv.reshape(B, N, 3, num_heads, C3 // 3 // num_heads).transpose(2, 0, 3, 1, 4)
     y = np.empty((B, N, C3 // 3), qkv.dtype)
-    heads = y.reshape(B, N, num_heads, -1).transpose(0, 2, 1, 3)             # the product writes the merged heads
+    heads = y.reshape(B, N, *q.shape[1::2]).transpose(0, 2, 1, 3)            # the product writes the merged heads
     return y, attend(q, k, v, bias, mask, scale, drop_rate, seeds, heads)
 
 
@@ -105,7 +106,7 @@ def softmax_rows(scores, bias, mask):
             for i in range(N):                                               # x - x.max(axis=-1)
                 row = scores[b, h, i]
                 top = row[0]
-                for j in range(S):                                           # a NaN is never the maximum; exp keeps it
+                for j in range(S):                                           # skips a NaN, which exp keeps
                     top = row[j] if row[j] > top else top
                 for j in range(S):
                     row[j] -= top

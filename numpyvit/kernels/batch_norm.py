@@ -2,6 +2,7 @@
 import numpy as np
 from numba import njit
 
+from ..checks import check_shape
 from ..ops.batch_norm import BatchNormCache
 from .fast_math import LOOP
 
@@ -9,6 +10,9 @@ BLOCK = 64                                                                   # r
 
 
 def batch_norm_forward(x, weight, bias, running_mean=None, running_var=None, eps=1e-5):
+    for name, vector in dict(weight=weight, bias=bias, running_mean=running_mean, running_var=running_var).items():
+        if vector is not None:
+            check_shape(name, vector, x.shape[-1])
     x = np.ascontiguousarray(x)
     rows = x.reshape(-1, x.shape[-1])
     of_batch = running_mean is None

@@ -2,10 +2,12 @@
 import numpy as np
 from numba import njit
 
+from ..checks import check_shape
 from .fast_math import LOOP, exp, normal
 
 
 def bias_activation_forward(x, bias, act="gelu"):
+    check_shape("bias", bias, x.shape[-1])
     rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
     y, derivative = np.empty_like(rows), np.empty_like(rows)
     FORWARD[act](rows, bias, y, derivative)
@@ -65,7 +67,7 @@ def relu_rows(x, bias, y, derivative):
         for c in range(x.shape[1]):
             z = x[i, c] + bias[c]
             y[i, c] = zero if z < zero else z                                # np.maximum(x, 0), which keeps NaN
-            derivative[i, c] = one if z > zero else zero                     # np.where(x > 0, dy, 0)
+            derivative[i, c] = one if z > zero else zero                     # x > 0
 
 
 @njit(**LOOP)

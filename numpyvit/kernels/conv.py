@@ -5,6 +5,7 @@
 import numpy as np
 from numba import njit
 
+from ..checks import check_shape
 from ..ops.conv import kernel_matrix, output_size
 from .fast_math import LOOP
 from .linear import add_rows, add_to_rows
@@ -22,6 +23,7 @@ def conv2d_forward(x, weight, bias=None, stride=1, padding=0):
     else:
         y, cache = by_rows(x, weight, stride, padding)
     if bias is not None:
+        check_shape("bias", bias, len(weight))
         add_to_rows(bias, y.reshape(-1, len(weight)))                        # y = y + bias, without the copy
     return y, (cache, bias is not None)
 

@@ -6,6 +6,7 @@ Kernels of another size are rare; the definition computes them.
 import numpy as np
 from numba import njit
 
+from ..checks import check_shape
 from ..ops import depthwise_conv as definition
 from ..ops.conv import output_size
 from .fast_math import LOOP
@@ -14,11 +15,14 @@ from .fast_math import LOOP
 def depthwise_conv_forward(x, weight, bias=None, stride=1, padding=0):
     if weight.shape[2:] != (3, 3):
         return definition.depthwise_conv_forward(x, weight, bias, stride, padding)
-    x = np.ascontiguousarray(x)
+    x, has_bias = np.ascontiguousarray(x), bias is not None
     B, H, W, C = x.shape
+    check_shape("weight", weight, C, 1, 3, 3)
+    bias = np.zeros(C, x.dtype) if bias is None else bias
+    check_shape("bias", bias, C)
     y = np.empty((B, output_size(H, 3, stride, padding), output_size(W, 3, stride, padding), C), x.dtype)
-    convolve(x, taps(weight), np.zeros(C, x.dtype) if bias is None else bias, stride, padding, y)
-    return y, (x, weight, bias is not None, stride, padding)
+    convolve(x, taps(weight), bias, stride, padding, y)
+    return y, (x, weight, has_bias, stride, padding)
 
 
 def depthwise_conv_backward(dy, cache):

@@ -2,10 +2,13 @@
 import numpy as np
 from numba import njit
 
+from ..checks import check_shape
 from .fast_math import LOOP
 
 
 def layer_norm_forward(x, weight, bias, eps=1e-6):
+    check_shape("weight", weight, x.shape[-1])
+    check_shape("bias", bias, x.shape[-1])
     rows = np.ascontiguousarray(x).reshape(-1, x.shape[-1])
     y, mean, rstd = np.empty_like(rows), np.empty(len(rows), x.dtype), np.empty(len(rows), x.dtype)
     forward_rows(rows, weight, bias, x.dtype.type(eps), y, mean, rstd)

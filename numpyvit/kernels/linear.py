@@ -2,12 +2,14 @@
 import numpy as np
 from numba import njit
 
+from ..checks import check_shape
 from .fast_math import LOOP
 
 
 def linear_forward(x, weight, bias=None):
     y = x.reshape(-1, x.shape[-1]) @ weight.T                # one product; x @ weight.T would be one for each image
     if bias is not None:
+        check_shape("bias", bias, len(weight))
         add_to_rows(bias, y)                                                 # y = y + bias, without the copy
     return y.reshape(*x.shape[:-1], len(weight)), (x, weight, bias is not None)
 

@@ -2,6 +2,7 @@
 import numpy as np
 from numba import njit
 
+from ..ops.rotary import check_angles
 from .fast_math import LOOP
 
 
@@ -15,6 +16,7 @@ def rotary_backward(dy, cache):
 
 
 def turn(qkv, cos, sin):
+    check_angles(qkv, cos, sin)
     rows = np.ascontiguousarray(qkv).reshape(-1, qkv.shape[-1])
     y = np.empty_like(rows)
     turn_rows(rows, cos, sin, y)

@@ -25,7 +25,7 @@ from .tiles_4x4 import HIGH, LOW
 
 NODES = [(p, 2 * p**4 - 2) for p in (LOW, -LOW, HIGH, -HIGH)]    # a point of m = 4, product of its distances to others
 TRANSFORMS = {2: tiles_2x2, 3: tiles_3x3, 4: tiles_4x4}                      # by m
-TILES = {2: 128, 3: 96, 4: 64}                       # as many go together: they stay in the cache
+TILES = {2: 128, 3: 96, 4: 64}                       # so many are transformed at once: they stay in the cache
 READ = 48                                            # tiles: see tile_size
 G = {2: np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]]),
      3: np.array([[9, 0, 0], [-8, -4, -2], [-2, 2, -2], [1, 2, 4], [0, 0, 9]]) / 9,
@@ -50,7 +50,7 @@ class WinogradCache(NamedTuple):
     padding: int
 
 
-FILTERS = {}                                         # by address and shape of a weight, while its memory lives
+FILTERS = {}                                         # by a weight's address, shape and dtype, while its memory lives
 
 
 def winograd(x, weight, padding, m):
@@ -80,7 +80,7 @@ def filters_of(weight, m):
 
     So the micro-batches of a training step, which share their weights, transform them once, and so does evaluation.
     """
-    key, bits = (weight.__array_interface__["data"][0], weight.shape), f"u{weight.itemsize}"
+    key, bits = (weight.__array_interface__["data"][0], weight.shape, weight.dtype), f"u{weight.itemsize}"
     kept = FILTERS.get(key)
     if kept and kept.m == m and np.array_equal(kept.numbers.view(bits), weight.view(bits)):
         return kept

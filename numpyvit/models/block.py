@@ -162,7 +162,7 @@ class SelfAttention(Module):
         return cache.attention.attn
 
     def in_image(self, probs, grid, b):
-        """The probabilities of image b between the tokens of the grid, (nh, N, N): here they are already that."""
+        """The probabilities of image b between the tokens of the grid, (nh, N, N): plain attention has them already."""
         return probs[b]
 
     def rows(self, name, tokens):

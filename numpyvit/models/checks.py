@@ -10,7 +10,7 @@ from .stem import stem_steps
 def check_image_size(config):
     """img_size is a positive number of pixels, or (height, width)."""
     size = values(config, "img_size")
-    if len(size) not in (1, 2):
+    if len(size) != 2 and isinstance(config.img_size, (tuple, list)):
         fail("img_size", "a number of pixels or (height, width)", f"{len(size)} numbers")
     for side in size:
         check_number("img_size", side, whole=True, above=0)

@@ -65,7 +65,7 @@ def stem_forward(layers, images, down):
 
 
 def stem_backward(layers, dx, caches):
-    """dy (B, H', W', C')   →   dimages (B, in_chans, H, W), None where the first convolution leaves its dx out"""
+    """dx (B, H', W', C') of the last map   →   dimages (B, in_chans, H, W), None where the first layer has no dx"""
     for layer, cache in zip(reversed(layers), reversed(caches)):
         dx = layer.backward(dx, cache)
     return None if dx is None else dx.transpose(0, 3, 1, 2)

@@ -74,8 +74,8 @@ class SwinConfig:
         """(C, H, W, M, shift) of every stage: width, map, side of a window, and the shift of every second block.
 
         Where a side of the map is no longer than the window, windows are as long as the shorter side and are not
-        shifted: one window for a square map, four of 5 × 5 for one of 5 × 20. Their bias table has that size, too: the
-        official rule.
+        shifted: a square map is then one window, and a map of 5 × 20 has four windows of 5 × 5. The bias table is made
+        for this window. The official code does the same.
         """
         H, W = (-(-side // self.patch_size) for side in pair(self.img_size))
         for i in range(len(self.depths)):

@@ -53,7 +53,7 @@ class WindowAttention(Module):
         dqkv, dqkv_bias, dbias = F.window_attention_backward(dy, cache.attention)
         self.relative_position_bias_table.grad += F.relative_position_bias_backward(dbias, cache.bias)
         if self.qkv.bias:
-            self.qkv.bias.grad += dqkv_bias
+            self.qkv.bias.grad += dqkv_bias                                  # window_attention added the bias
         dx, dweight, _ = F.linear_backward(dqkv, cache.qkv)
         self.qkv.weight.grad += dweight
         return dx

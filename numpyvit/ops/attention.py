@@ -34,6 +34,7 @@ def attention_forward(q, k, v, bias=None, mask=None, scale=None, drop_rate=0.0, 
     q (B, nh, N, hd)   k, v (B, nh, S, hd)   →   y (B, nh, N, hd);   scale = 1/√hd unless given
     bias (nh, N, S): learned, one table a head, shared by the batch (Swin's relative positions).
     mask (nW, N, S): constant, 0 or −inf, shared by the heads; batch row b uses mask[b mod nW] (Swin's shifted windows).
+    Raises ValueError for a bias or a mask of another shape.
     drop_rate, seeds (B,): dropout on attn in training (see dropout_forward).
     cache: an AttentionCache. New in it are attn, (B, nh, N, S), and with dropout two more arrays of that shape: attn
     after dropout, and the factor by which dropout multiplied each element.
@@ -41,6 +42,7 @@ def attention_forward(q, k, v, bias=None, mask=None, scale=None, drop_rate=0.0, 
     """
     B, nh, N, hd = q.shape
     scale = 1 / math.sqrt(hd) if scale is None else float(scale)
+    check_tables(q, k, bias, mask)
     scores = (q @ k.swapaxes(-1, -2)) * scale                                # (B, nh, N, S)
     if bias is not None:
         scores = scores + bias
@@ -81,7 +83,8 @@ def self_attention_forward(qkv, num_heads, bias=None, mask=None, scale=None, dro
     Dosovitskiy et al. 2021, eqs. 5–8
     """
     B, N, C3 = qkv.shape
-    q, k, v = qkv.reshape(B, N, 3, num_heads, -1).transpose(2, 0, 3, 1, 4)   # each (B, nh, N, hd), a view
+    hd = C3 // 3 // num_heads
+    q, k, v = qkv.reshape(B, N, 3, num_heads, hd).transpose(2, 0, 3, 1, 4)   # each (B, nh, N, hd), a view
     y, cache = attention_forward(q, k, v, bias, mask, scale, drop_rate, seeds)
     return y.transpose(0, 2, 1, 3).reshape(B, N, C3 // 3), cache
 
@@ -93,3 +96,13 @@ def self_attention_backward(dy, cache):
     dq, dk, dv, dbias = attention_backward(dy, cache)
     dqkv = np.stack([dq, dk, dv], axis=2)                                    # (B, nh, 3, N, hd)
     return dqkv.transpose(0, 3, 2, 1, 4).reshape(B, N, 3 * nh * hd), dbias
+
+
+def check_tables(q, k, bias, mask):
+    """The bias and the mask, where they are given, fit the scores of these queries and keys."""
+    (B, nh, N, _), S = q.shape, k.shape[2]
+    if bias is not None and bias.shape != (nh, N, S):
+        raise ValueError(f"bias: expected shape {(nh, N, S)}, got {bias.shape}")
+    if mask is not None and (mask.shape[1:] != (N, S) or not len(mask) or B % len(mask) or mask.dtype.kind != "f"):
+        raise ValueError(f"mask: expected numbers (nW, {N}, {S}), nW a divisor of the batch {B}, got {mask.dtype} "
+                         f"{mask.shape}")

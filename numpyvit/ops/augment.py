@@ -8,7 +8,7 @@ class Views(NamedTuple):
     """What was drawn for b views. A box is top, bottom, left, right, in pixels of the view; an empty one does nothing.
 
     indices     (b,) int64       which image
-    top, left   (b,) int64       where the crop begins: negative, or beyond the image, inside a reflection of it
+    top, left   (b,) int64       first row and column of the crop; a pixel outside the image is read from its reflection
     flip        (b,) bool        mirrored left to right
     cut         (b, 4) int64     a box that becomes 0, the mean colour
     erase       (b, 4) int64     a box that becomes noise

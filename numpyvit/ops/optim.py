@@ -1,4 +1,4 @@
-"""One step of an optimiser over a stretch of the flat vector: the one place where ops change their arguments in place.
+"""One step of an optimiser over a stretch of the flat vector. Ops change their arguments here, and in muon.py, alone.
 
 A step reads and writes every parameter, gradient and moment once; fresh arrays for each would double the traffic. Every
 formula is torch.optim's, operation for operation. Common arguments:

@@ -56,7 +56,7 @@ class Checkpoint:
                 if name in self.settings and self.settings[name] != now[name]]
 
     def describes(self, model):
-        """Whether the metadata's family and config are the model's. What an older version lacked has its default."""
+        """Whether the metadata's family and config are the model's. A field that is missing there has its default."""
         try:
             family, config = model_config(self.model["family"], **json.loads(self.model["config"]))
         except (ValueError, TypeError, RecursionError):

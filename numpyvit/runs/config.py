@@ -193,7 +193,7 @@ def build_model(config, checkpoint=None):
     if model.num_classes != classes or model.in_chans != channels:
         raise UserError(f"model: {model.num_classes} classes and {model.in_chans} channels do not fit the data set's "
                         f"{classes} and {channels}")
-    cls = FAMILIES[family][1]
+    cls = FAMILIES[family].model
     if checkpoint:
         for name, p in cls(model, materialise=False).named_parameters():
             if name not in checkpoint.tensors or checkpoint.tensors[name].shape != p.shape:

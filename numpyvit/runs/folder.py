@@ -2,9 +2,10 @@
 
     config.json             all it takes to repeat the run: recipe, model, data with checksum, plan, versions
     metrics.jsonl           one object a step and an evaluation; the same bytes in every run of the same config
-    timings.jsonl           what a clock says: seconds and images a second, now and then
+    timings.jsonl           what a clock says: step and seconds since the run began, at every checkpoint
     checkpoints/step-….safetensors    the last two: weights, buffers, optimiser, average of the weights, position
-    weights.safetensors, result.json, curves.png    at the end
+    weights.safetensors, result.json, curves.png, report.html    at the end
+    best.safetensors        with keep "best": the weights of the best validation accuracy so far
     lock                    held by the process that trains
 
 A checkpoint knows how long metrics.jsonl and timings.jsonl were when it was written; resuming cuts them there.

@@ -74,10 +74,11 @@ class Recipe:
     batch_size: int = setting(64, "images a step", "optimisation", above=0, below=MANY)
     weight_decay: float = setting(0.05, "on weight matrices, not on biases, norms and position tables", "optimisation",
                                   least=0)
-    beta1: float = share(ADAM["beta1"], "Adam's memory of the gradient", "optimisation")
-    beta2: float = share(ADAM["beta2"], "Adam's memory of its square", "optimisation")
-    eps: float = setting(ADAM["eps"], "Adam's floor under the root of that", "optimisation", least=0)
-    momentum: float = share(MOMENTUM["momentum"], "memory of the gradient: SGD's, or Muon's", "optimisation")
+    beta1: float = share(ADAM["beta1"], "decay of Adam's average of gradients", "optimisation")
+    beta2: float = share(ADAM["beta2"], "decay of Adam's average of squared gradients", "optimisation")
+    eps: float = setting(ADAM["eps"], "number that Adam adds to the root of this average", "optimisation", least=0)
+    momentum: float = share(MOMENTUM["momentum"], "decay of the average of gradients: SGD's, or Muon's, which has "
+                            f"{OPTIMIZERS['muon'][0].settings['momentum']} by itself", "optimisation")
     clip_norm: float = setting(0.0, "largest global norm of a gradient, 0 for any", "optimisation", least=0)
     ema: float = share(0.0, "decay of a running average of the weights, which is then evaluated; 0 for none",
                        "optimisation")
@@ -98,9 +99,11 @@ class Recipe:
 
     small_size: int = setting(0, "side of the images in the first part of the run; 0 for full size throughout",
                               "augmentation", later=True, least=0, below=MANY)
-    small_share: float = setting(0.6, "how much of the run that part is", "augmentation", later=True, least=0, below=1)
-    small_window: int = setting(0, "in that part, resize a random square of each image, of so many pixels a side or "
-                                "more; 0 for whole images", "augmentation", later=True, least=0, below=MANY)
+    small_share: float = setting(0.6, "share of the steps that train on the smaller images", "augmentation",
+                                 later=True, least=0, below=1)
+    small_window: int = setting(0, "a smaller image is a random square of its image, of so many pixels a side "
+                                "or more, resized; 0 for the whole image", "augmentation", later=True, least=0,
+                                below=MANY)
 
     shards: int | None = setting(None, "gradient sums kept apart, added in a fixed order: the most threads, of all "
                                  "ranks, of use (default: 4, fewer for small batches); decides the bits",

@@ -1,1 +1,1 @@
-"""Training: lanes (threads over micro-batches), optimisers, schedules, checkpoints, and the loop that ties them."""
+"""Training: lanes (threads over micro-batches), optimisers, schedules, and the loop that calls them."""

@@ -74,7 +74,7 @@ class Ranges:
 
 
 class ShardSum:
-    """Adds up the gradients of a batch's shards, of which every rank has its share, in the order of tree.py.
+    """Adds up the gradients of all shards of a batch, of which every rank holds some, in the order of tree.py.
 
     ranges: Ranges of the gradient vector.   count: shards of the batch.   kind: "tree" or "fold".
     """

@@ -11,7 +11,7 @@ EXIT_CODE = 130
 
 @contextmanager
 def like_ctrl_c():
-    """Inside, SIGTERM and SIGHUP raise KeyboardInterrupt, as Ctrl-C does by itself."""
+    """Inside, SIGTERM, SIGHUP and SIGUSR1 raise KeyboardInterrupt, as Ctrl-C does by itself."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -87,11 +87,12 @@ class Lanes:
         return self.model.replica(flat_grad).for_training_steps(self.frozen)
 
     def run_shard(self, replica, lo, hi, batch_size, load):
-        """Rows lo to hi, a micro-batch at a time, into replica.flat_grad → [Outcome, …]"""
+        """Rows lo to hi, in equal micro-batches, into replica.flat_grad → [Outcome, …]"""
         replica.zero_grad()
         outcomes = []
-        for start in range(lo, hi, self.micro_batch):
-            images, targets, seeds = load(start, min(start + self.micro_batch, hi))
+        edges = np.linspace(lo, hi, -(-(hi - lo) // self.micro_batch) + 1).astype(int)
+        for start, end in zip(edges[:-1], edges[1:]):
+            images, targets, seeds = load(start, end)
             b = len(images)
             logits, cache = replica.forward(images, train=True, rng=seeds)
             loss, loss_cache = F.cross_entropy_forward(logits, targets, self.label_smoothing)

@@ -1,7 +1,7 @@
 """Training from a recipe to a scored model: plan the steps, take them, watch, save, and score the test set once."""
 import os
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 
 from ..errors import Interrupted
 from ..runs.config import build_model
@@ -155,10 +155,7 @@ def take_steps(trainer, signals):
     for step in range(position.step, last):
         if trainer.stopping:
             break
-        if step == position.step:
-            with trainer.progress.compiling():
-                entry = trainer.take_step(step)
-        else:
+        with trainer.progress.compiling() if step == position.step else nullcontext():
             entry = trainer.take_step(step)
         trainer.record(entry)
         done = step + 1

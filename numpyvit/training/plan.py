@@ -41,9 +41,9 @@ def make_plan(recipe, steps_per_epoch, val, test, speed=None, start=0):
 
 
 def evaluation_interval(watching, steps_per_epoch, steps):
-    """Steps between two looks at the validation images: an epoch, or a tenth of a short run, but never above the share.
+    """Steps between two looks at the validation images: an epoch, or a tenth of a run of less than ten epochs.
 
-    watching: how many steps one look costs.
+    More where looks would take more than EVALUATION_SHARE of the time.   watching: how many steps one look costs.
     """
     return max(math.ceil(watching / EVALUATION_SHARE), min(steps_per_epoch, math.ceil(steps / 10)), 1)
 

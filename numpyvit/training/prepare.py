@@ -19,6 +19,7 @@ from ..data.registry import load_resized
 from ..errors import UserError
 from ..models import count_parameters, create_model, model_config
 from ..module import pair
+from ..ops.optim import OPTIMIZERS
 from ..runs.config import DataEntry, LanesEntry, ModelEntry, RunConfig, records_of
 from ..runs.folder import RunFolder
 from .batches import augmentation
@@ -73,7 +74,8 @@ def new_model(recipe, dataset, world=ALONE):
         if recipe.model_fields.get(field, value) != value:
             raise UserError(f"{field}: the data set {dataset.name} has {value}, got {recipe.model_fields[field]}")
     fields = {**recipe.model_fields, **needs}
-    state = 2 + bool(recipe.ema)                                    # m, v, the average: each rank has its range
+    state = len({name for rule in OPTIMIZERS[recipe.optimizer] for name in rule.state})
+    state += bool(recipe.ema)                                                # of each, a rank has its range
     sums = recipe.shards or default_shards(recipe.batch_size, 1)             # the micro-batch is not known yet
     vectors = 1 + -(-sums // world.size) + state / world.size                # the weights, a gradient a shard
     needed = count_parameters(recipe.model, **fields) * np.dtype(recipe.dtype).itemsize * vectors * world.node_size

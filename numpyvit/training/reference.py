@@ -62,8 +62,8 @@ def reference_accuracy(recipe, data, step, steps):
     """The accuracy that the reference run had after the same share of its steps; None where there is none to show.
 
     recipe, data: the run's Recipe and the name of its data set   step: of steps, where the run is
-    The reference run is that of the preset whose number of steps is nearest in proportion; settings that no row of the
-    table of recipes gives have none.
+    Of the preset's reference runs, that one is taken whose number of steps is nearest in proportion. A run with other
+    settings than those of the table of recipes has no reference.
     """
     curves = curves_of(recipe)
     if not curves or data != "cifar10":

@@ -46,7 +46,7 @@ class Preprocessing:
             values = getattr(self, name)
             kind, least = ("number", -1e6) if name == "mean" else ("positive number", 1e-12)
             numbers = isinstance(values, (list, tuple)) and all(is_number(x) and least <= x < 1e6 for x in values)
-            if not numbers or not 1 <= len(values) <= 4:
+            if not numbers or not 1 <= len(values) <= 1024:
                 raise UserError(f"{name} of {self.said}: expected one {kind} a channel, got {str(values)[:60]}")
             object.__setattr__(self, name, tuple(map(float, values)))
         if not is_number(self.crop_pct) or not 0.1 <= self.crop_pct <= 4:

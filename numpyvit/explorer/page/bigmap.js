@@ -30,7 +30,7 @@ function bigMap(step, data, shape, axes) {
   const limit = Math.min(460, document.documentElement.clientWidth - 56),
     unit = Math.max(1, Math.min(30, limit / geometry.columns, Math.max(300 / geometry.rows, 3)));
   const width = Math.min(limit, geometry.columns * unit),
-    height = Math.min(420, Math.max(10, geometry.rows * unit * (geometry.rows * unit > 420 ? 1 : 1)));
+    height = Math.min(420, Math.max(10, geometry.rows * unit));
   const readout = h("div", {class: "readout"}, "Point at a cell to read it; click it to see where it comes from.");
   const marker = h("div", {class: "marker", hidden: true});
   const frame = h(

@@ -12,10 +12,9 @@ function valueSpan(node, flat, value) {
 
 /* The formula tree of Derivation.formula as text with links. */
 function formulaText(tree, outer = 0) {
-  const inner = tree.children,
-    value = v => (Number.isFinite(v) ? v : v);
+  const inner = tree.children;
   const wrap = (level, parts) => (level < outer ? ["(", ...parts, ")"] : parts);
-  if (tree.op === "cell") return [valueSpan(tree.node, tree.flat, value(tree.value))];
+  if (tree.op === "cell") return [valueSpan(tree.node, tree.flat, tree.value)];
   if (tree.op === "const") return [h("span", {class: "constant"}, fmt(tree.value))];
   if (tree.op === "copy") return formulaText(inner[0], outer);
   if (tree.op === "matmul")

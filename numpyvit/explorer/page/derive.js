@@ -90,8 +90,7 @@ class Derivation {
   reducedCells(i, flat) {
     const {args, attrs} = this.engine.nodes[i],
       shape = this.engine.shape(args[0]);
-    const kept = shape.map((n, axis) => (attrs.axes.includes(axis) ? 1 : n)),
-      start = flatten(unflatten(flat, kept), shape);
+    const kept = shape.map((n, axis) => (attrs.axes.includes(axis) ? 1 : n));
     const cells = [],
       free = shape.map((n, axis) => (attrs.axes.includes(axis) ? n : 1));
     const corner = unflatten(flat, kept),
@@ -99,7 +98,7 @@ class Derivation {
     walk(free, [stridesOf(shape)], [from], (n, at, step) => {
       for (let k = 0; k < n; k++) cells.push(at[0] + k * step[0]);
     });
-    return start < 0 ? [] : cells;
+    return cells;
   }
 
   /* Follow copies until a step (or a number that was computed) is reached. */

@@ -69,8 +69,7 @@ const isGiven = step => GIVEN.includes(step.op);
 /* What each axis of a step runs over. */
 function axesOf(step) {
   const shape = app.shape(step),
-    n = shape.length,
-    last = {linear: "channel"};
+    n = shape.length;
   if (isGiven(step) || /\.(grad|new)$|^dweight$|^weight$/.test(step.name)) {
     if (n === 4 && step.op === "image") return ["image", "colour", "row", "column"];
     if (n === 4) return ["output", "input", "row", "column"];
@@ -95,7 +94,7 @@ function axesOf(step) {
   if (n === 3)
     return step.op.startsWith("relative")
       ? ["head", "query", "key"]
-      : [shape[0] > 1 ? "window" : "image", "token", last.linear];
+      : [shape[0] > 1 ? "window" : "image", "token", "channel"];
   if (n === 2) return ["token", "channel"];
   return ["channel"].slice(0, n);
 }

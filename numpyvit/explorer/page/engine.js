@@ -7,7 +7,7 @@
    again on demand. */
 
 class Engine {
-  /* program: see page.py.   arrays: {leaf: {node: Float64Array}, table: [Int32Array]} */
+  /* program: program_of() in pack.py.   arrays: {leaves: Map of node → Float64Array, tables: [Int32Array, …]} */
   constructor(program, arrays) {
     this.program = program;
     this.tables = arrays.tables;
@@ -20,12 +20,6 @@ class Engine {
       line,
     }));
     const n = this.nodes.length;
-    this.lastUse = new Int32Array(n).fill(-1);
-    this.nodes.forEach((node, i) =>
-      node.args.forEach(a => {
-        this.lastUse[a] = i;
-      }),
-    );
     this.kept = new Uint8Array(n);
     for (const step of program.steps) this.kept[step.node] = 1;
     this.values = new Array(n).fill(null);

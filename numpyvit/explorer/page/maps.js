@@ -1,23 +1,22 @@
 "use strict";
 /* Arrays as pictures: one canvas pixel a cell, stretched by the style sheet. */
 
-const rgb = (r, g, b) => [r, g, b];
 const mix = (a, b, t) => a.map((x, k) => x + (b[k] - x) * t);
 
 const THEMES = {
   light: {
-    zero: rgb(250, 250, 249),
-    plus: [rgb(244, 165, 130), rgb(178, 24, 43)],
-    minus: [rgb(146, 197, 222), rgb(33, 102, 172)],
-    share: [rgb(253, 253, 251), rgb(109, 193, 164), rgb(8, 81, 78)],
-    none: rgb(214, 211, 209),
+    zero: [250, 250, 249],
+    plus: [[244, 165, 130], [178, 24, 43]],
+    minus: [[146, 197, 222], [33, 102, 172]],
+    share: [[253, 253, 251], [109, 193, 164], [8, 81, 78]],
+    none: [214, 211, 209],
   },
   dark: {
-    zero: rgb(28, 30, 36),
-    plus: [rgb(190, 86, 60), rgb(255, 176, 140)],
-    minus: [rgb(48, 108, 168), rgb(150, 208, 255)],
-    share: [rgb(28, 30, 36), rgb(30, 130, 110), rgb(180, 245, 215)],
-    none: rgb(70, 70, 76),
+    zero: [28, 30, 36],
+    plus: [[190, 86, 60], [255, 176, 140]],
+    minus: [[48, 108, 168], [150, 208, 255]],
+    share: [[28, 30, 36], [30, 130, 110], [180, 245, 215]],
+    none: [70, 70, 76],
   },
 };
 const theme = () => THEMES[document.documentElement.dataset.theme] || THEMES.light;

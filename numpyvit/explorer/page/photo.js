@@ -30,7 +30,7 @@ function paintPhoto(canvas, rollRows = 0, rollColumns = 0) {
     for (let c = 0; c < W; c++, k += 4) image.data.set([...at((r + rollRows) % H, (c + rollColumns) % W), 255], k);
   canvas.getContext("2d").putImageData(image, 0, 0);
 }
-/* The gradient of the loss for every pixel: the length over the colours, or the colours' sum where it is signed. */
+/* The gradient of the loss for every pixel, summed over the colours. */
 function paintPixelGradient(canvas) {
   const node = app.program.named.dpixels,
     [, C, H, W] = app.engine.shape(node),

@@ -118,11 +118,7 @@ function listing(fileNumber, name, call, litLine, way) {
       "header",
       {},
       h("span", {class: `chip ${way}`}, way),
-      h(
-        "b",
-        {},
-        name.replace(/^.*\./, m => m),
-      ),
+      h("b", {}, name),
       h("span", {class: "path"}, `${text.file.path.replace("numpyvit/", "")}:${text.lines[0][0]}`),
     ),
     equation(text.doc),

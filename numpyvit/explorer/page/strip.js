@@ -3,7 +3,7 @@
 
 /* The part of the model that a step belongs to: a layer of a block, or a top-level module. */
 function columnKey(step) {
-  if (!step.module) return step.op.replace(/_backward$|\.backward$|\.forward$/, "") + (isGiven(step) ? "" : "");
+  if (!step.module) return step.op.replace(/_backward$|\.backward$|\.forward$/, "");
   const block = step.module.match(/^.*?blocks\.\d+(\.\w+)?/);
   if (block) return block[0];
   const parts = step.module.split(".");

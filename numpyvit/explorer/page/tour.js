@@ -202,8 +202,8 @@ function buildTour() {
     "The first gradient",
     step(named.dlogits),
     () =>
-      "Backward starts here: probability minus target. What the model gave too much to is pushed down, the " +
-      "asked class is pulled up.",
+      "Backward starts here: probability minus target. A step against this gradient makes the logit of the asked " +
+      "class larger and those of the others smaller.",
     {cell: () => about.label},
   );
   add(
