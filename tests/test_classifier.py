@@ -83,4 +83,4 @@ def test_five_channels_from_the_first_step_to_the_last(tmp_path):
     model = numpyvit.create_model("vit", img_size=8, patch_size=4, embed_dim=16, depth=1, num_heads=2, num_classes=3, in_chans=5)
     numpyvit.fit(model, Dataset("own", NAMES, *parts, "x"), out=str(tmp_path / "run"), steps=2, batch_size=4, val=4, threads=1)
     again = numpyvit.load_model(tmp_path / "run")
-    assert again.config.in_chans == 5 and again.classes == NAMES and len(again.preprocessing.mean) == 5
+    assert again.config.in_chans == 5 and tuple(again.classes) == NAMES and len(again.preprocessing.mean) == 5
