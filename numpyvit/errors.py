@@ -1,4 +1,14 @@
-"""The two errors that everybody may raise."""
+"""The two errors that everybody may raise, and the text of a message."""
+
+
+def on_one_line(text):
+    """The text as a line that a terminal shows and does not obey: names from a file may hold control characters, which
+    become escapes such as \\x1b. Bytes of a file's name that are not UTF-8 stay as they are.
+    """
+    def shown(c):
+        return c if c.isprintable() or "\ud800" <= c <= "\udfff" else c.encode("unicode_escape").decode()
+
+    return "".join(map(shown, " ".join(str(text).split())))
 
 
 class UserError(ValueError):
@@ -9,7 +19,7 @@ class UserError(ValueError):
     """
 
     def __init__(self, message):
-        super().__init__(" ".join(str(message).split()))
+        super().__init__(on_one_line(message))
 
 
 class Interrupted(Exception):

@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -398,3 +399,33 @@ def test_metrics_that_are_none_are_one_error(trainer):
         path.write_bytes(whole + line)
         with pytest.raises(UserError, match="line 4"):
             trainer.run.read_metrics()
+
+
+# --- files of any kind
+
+def test_a_new_file_has_the_old_ones_permissions_and_any_name(tmp_path):
+    path = tmp_path / ("x" * 252)
+    files.write_atomic(path, [b"old"])
+    path.chmod(0o600)
+    files.write_atomic(path, [b"new", b"er"])
+    assert path.read_bytes() == b"newer" and path.stat().st_mode & 0o777 == 0o600 and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_pipe_gets_the_bytes_and_stays(tmp_path):
+    pipe, received = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()))
+    reader.start()
+    files.write_atomic(pipe, [b"one", b"two"])
+    reader.join(10)
+    assert received == [b"onetwo"] and pipe.is_fifo()
+
+
+def test_threads_that_save_to_one_path_leave_one_whole_file(tmp_path):
+    contents = [bytes([k]) * 50_000 for k in range(4)]
+    threads = [threading.Thread(target=lambda c=c: [files.write_atomic(tmp_path / "x", [c]) for _ in range(20)]) for c in contents]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (tmp_path / "x").read_bytes() in contents and len(list(tmp_path.iterdir())) == 1

@@ -8,6 +8,7 @@ import pytest
 import numpyvit
 from numpyvit.cli import main as cli
 from numpyvit.data import Dataset, ImageSet
+from numpyvit.errors import UserError
 from numpyvit.runs import classifier as scoring
 from numpyvit.runs.classifier import Classifier
 from numpyvit.runs.folder import RunFolder
@@ -84,3 +85,16 @@ def test_five_channels_from_the_first_step_to_the_last(tmp_path):
     numpyvit.fit(model, Dataset("own", NAMES, *parts, "x"), out=str(tmp_path / "run"), steps=2, batch_size=4, val=4, threads=1)
     again = numpyvit.load_model(tmp_path / "run")
     assert again.config.in_chans == 5 and tuple(again.classes) == NAMES and len(again.preprocessing.mean) == 5
+
+
+def test_names_from_a_file_do_not_command_the_terminal(tmp_path, capsys):
+    """Control characters of class names and of sentences are shown as escapes; file names keep bytes that are not UTF-8."""
+    model = numpyvit.create_model("vit", img_size=8, patch_size=4, embed_dim=16, depth=1, num_heads=2, num_classes=3)
+    model.classes = ["\x1b[2J\x1b]0;x\x07", "b\nhost: fake 100%", "c"]
+    weights, image = str(tmp_path / "w.safetensors"), tmp_path / "x.png"
+    numpyvit.save_weights(model, weights)
+    pytest.importorskip("PIL.Image").new("RGB", (8, 8)).save(image)
+    assert cli.main(["predict", weights, str(image)]) == 0
+    out, _ = capsys.readouterr()
+    assert r"\x1b[2J" in out and not any(c in out for c in "\x1b\x07") and "b host: fake 100%" in out
+    assert str(UserError("a\x1b[2J\udcff\n b")) == "a\\x1b[2J\udcff b"

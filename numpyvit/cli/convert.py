@@ -1,4 +1,5 @@
 """numpyvit convert: weights from one library's names to another's."""
+from ..errors import on_one_line
 from .options import field_value
 
 
@@ -23,5 +24,5 @@ def run_convert(args):
     from ..weights import save_weights
     model = load_model(args.path, **dict(args.fields))
     for sentence in [*model.notes, *save_weights(model, args.out, format=args.to)]:
-        print(sentence)
+        print(on_one_line(sentence))
     print(f"wrote {model.num_parameters():,} parameters to {args.out} in the format {args.to}")

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 
-from ..errors import UserError
+from ..errors import UserError, on_one_line
 from .options import add_tta, check_data_set, positive
 
 AT_ONCE = 256                                                                # images that predict holds in memory
@@ -54,7 +54,7 @@ def run_evaluate(args):
     print(f"accuracy {matrix.trace() / len(labels):.2%}{five} on {len(labels):,} {what}, {place}{views}")
     if notice:
         print(notice)
-    names = [name[:12] for name in classifier.classes]
+    names = [on_one_line(name)[:12] for name in classifier.classes]
     width, cell = max(map(len, names)), max(len(str(matrix.max())), 4)
     print("\nrow: true class   accuracy   column: predicted class, in the same order")
     for name, row, hits in zip(names, matrix, matrix.diagonal()):
@@ -106,8 +106,8 @@ def images_to_score(classifier, args):
 def tell(classifier, stream=None):
     """Say what was done to weights of another library, and how images are prepared for them."""
     for sentence in classifier.model.notes:
-        print(sentence, file=stream)
-    print(f"images: {classifier.model.preprocessing}", file=stream)
+        print(on_one_line(sentence), file=stream)
+    print(on_one_line(f"images: {classifier.prepared}"), file=stream)
 
 
 def add_predict(commands):
@@ -174,7 +174,7 @@ def image_files(path):
 
 def show_line(file, classes, probabilities, best):
     """FILE: cat 91.2%, dog 5.0%"""
-    print(f"{file}: " + ", ".join(f"{classes[k]} {probabilities[k]:.1%}" for k in best))
+    print(f"{file}: " + ", ".join(f"{on_one_line(classes[k])} {probabilities[k]:.1%}" for k in best))
 
 
 def show_json(file, classes, probabilities, best):

@@ -8,6 +8,7 @@ Each function raises OSError with the path in it, whatever failed.
 import errno
 import json
 import os
+import secrets
 import stat
 from contextlib import contextmanager
 
@@ -22,14 +23,24 @@ PIECE = 1 << 26                                                              # b
 
 
 def write_atomic(path, buffers):
-    """Replace the file at path by the concatenation of buffers (bytes, or one-dimensional uint8 arrays)."""
+    """Replace the file at path by the concatenation of buffers (bytes, or one-dimensional uint8 arrays).
+
+    The new file has the permissions of the old one. A device or a pipe, such as /dev/stdout, is not replaced: the bytes
+    go there.
+    """
     path = os.path.realpath(path)                                            # a link keeps pointing to its file
-    folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
+    folder = os.path.dirname(path)
+    temporary = os.path.join(folder, f".{secrets.token_hex(8)}.tmp")
     with naming(path, temporary):
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        old = mode_of(path)
+        if old is not None and not stat.S_ISREG(old):
+            write_to(path, buffers)
+            return
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:
             try:
+                if old is not None:
+                    os.chmod(temporary, stat.S_IMODE(old))
                 for buffer in buffers:
                     write_all(fd, buffer)
                 os.fsync(fd)
@@ -43,6 +54,24 @@ def write_atomic(path, buffers):
                 pass
             raise
         fsync_folder(folder)
+
+
+def mode_of(path):
+    """What stat says of the file's kind and permissions; None where there is none."""
+    try:
+        return os.stat(path).st_mode
+    except FileNotFoundError:
+        return None
+
+
+def write_to(path, buffers):
+    """Write the buffers to a device or a pipe."""
+    fd = os.open(path, os.O_WRONLY)
+    try:
+        for buffer in buffers:
+            write_all(fd, buffer)
+    finally:
+        os.close(fd)
 
 
 def append(path, data):

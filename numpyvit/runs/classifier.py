@@ -67,6 +67,7 @@ class Classifier:
         if self.model.preprocessing is None:
             raise UserError(f"{path}: it does not say how images are prepared, and is no file of another library")
         self.mean, self.std = (np.array(getattr(self.model.preprocessing, name)) for name in ("mean", "std"))
+        self.prepared = str(self.model.preprocessing)                        # how images are, in words
 
     def open_run(self, path):
         """The newest checkpoint of a run."""
@@ -133,7 +134,9 @@ class Classifier:
         H, W = pair(self.model.config.img_size)
         if H != W:
             raise UserError(f"img_size: the data sets have square images, the model takes {H} × {W}")
-        dataset, _ = load_resized(name, data_dir, H)
+        dataset, own = load_resized(name, data_dir, H)
+        size = f"{own} × {own} pixels of the data set" + (f", resized to {H} × {H} (bilinear)" if own != H else "")
+        self.prepared = f"the {size}; mean {self.mean.tolist()}, std {self.std.tolist()}"
         if len(dataset.classes) != len(self.classes) or dataset.test.images.shape[1] != len(self.mean):
             channels = dataset.test.images.shape[1]
             raise UserError(f"{self.path} tells {len(self.classes)} classes in {len(self.mean)} channels, "
