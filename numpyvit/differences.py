@@ -72,7 +72,8 @@ def check_gradient(name, x, dx, u, y, at, rng, tolerance, entries, settle, same_
     if not np.isfinite(dx).all():
         entry = tuple(np.argwhere(~np.isfinite(dx))[0].tolist())
         return Gradient(name, x.shape, math.inf, "WRONG", entry, ours=dx[entry], note="not finite")
-    size = math.sqrt(np.square(x).mean()) if np.any(x) else 1.0
+    largest = float(np.abs(x).max(initial=0.0))
+    size = largest * math.sqrt(np.square(x / largest).mean()) if largest else 1.0    # squares of x itself may overflow
     # below this norm a gradient counts as zero: rounding is all there is (a key's bias, a softmax over one key)
     floor = 1e-4 * np.linalg.norm(u) * np.linalg.norm(y) / max(size, 1.0)
 
@@ -91,7 +92,11 @@ def check_gradient(name, x, dx, u, y, at, rng, tolerance, entries, settle, same_
         entry = tuple(int(k) for k in np.unravel_index(i, x.shape))
         v = np.zeros_like(x)
         v[entry] = 1
-        one = along(v, 0.05 * max(size, abs(float(x[entry]))), float(np.abs(dx).max(initial=0.0)), true)
+        own, norm = abs(float(x[entry])), float(np.abs(dx).max(initial=0.0))
+        one = along(v, 0.05 * max(size, own), norm, true)
+        if one.verdict == "WRONG" and 0 < own < size:                        # 1/x at a small x: the steps were too long
+            closer = along(v, 0.05 * own, norm, true)
+            one = closer if closer.verdict == "ok" else one
         if one.verdict != "ok" and (result.entry is None or one.rank > worst.rank):
             worst, result.entry, result.exact, result.ours = one, entry, one.exact, one.ours
     result.verdict = max(direction.verdict, worst.verdict, key=VERDICTS.index)

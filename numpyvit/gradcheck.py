@@ -23,7 +23,8 @@ How. For random u and v, ⟨u, J v⟩ = ⟨Jᵀ u, v⟩: the left side is the de
 right side is backward(u) · v. One random direction sees every entry of the gradient at once, so a check costs a few
 forward passes whatever the size; then single entries are checked alone, to say which entry is off. The derivative is
 Richardson's extrapolation of central differences, repeated until it has settled: good for ten digits and more in
-float64 where forward is smooth. A derivative that does not settle, or does not exist, is never called ok.
+float64 where forward is smooth. A derivative that does not settle, or does not exist, is never called ok. Rounding
+hides slopes below about 1e-12 of y's norm over x's: check a function that adds a large constant without it.
 """
 import inspect
 import math

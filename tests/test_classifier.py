@@ -12,6 +12,7 @@ from numpyvit.errors import UserError
 from numpyvit.runs import classifier as scoring
 from numpyvit.runs.classifier import Classifier
 from numpyvit.runs.folder import RunFolder
+from numpyvit.weights.images import Preprocessing
 
 NAMES = ("ant", "bee", "cow")
 
@@ -90,7 +91,7 @@ def test_five_channels_from_the_first_step_to_the_last(tmp_path):
 def test_names_from_a_file_do_not_command_the_terminal(tmp_path, capsys):
     """Control characters of class names and of sentences are shown as escapes; file names keep bytes that are not UTF-8."""
     model = numpyvit.create_model("vit", img_size=8, patch_size=4, embed_dim=16, depth=1, num_heads=2, num_classes=3)
-    model.classes = ["\x1b[2J\x1b]0;x\x07", "b\nhost: fake 100%", "c"]
+    model.classes, model.preprocessing = ["\x1b[2J\x1b]0;x\x07", "b\nhost: fake 100%", "c"], Preprocessing((8, 8))
     weights, image = str(tmp_path / "w.safetensors"), tmp_path / "x.png"
     numpyvit.save_weights(model, weights)
     pytest.importorskip("PIL.Image").new("RGB", (8, 8)).save(image)

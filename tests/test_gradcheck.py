@@ -208,3 +208,14 @@ def test_batch_norm_models_keep_their_statistics():
 def test_float32_models_are_refused():
     with pytest.raises(ValueError, match="float64"):
         gradcheck.check_model(numpyvit.create_model("vit", **TINY["vit"][0][0]))
+
+
+def test_numbers_of_any_size():
+    """Squares that overflow or vanish, and 1/x at inputs of twelve magnitudes, are no reason to call a gradient wrong."""
+    x = np.random.default_rng(0).standard_normal((5, 7))
+    for size in (1e-300, 1e-170, 1e100):
+        assert gradcheck.check(lambda x: (3 * x, x), lambda dy, c: 3 * dy, x * size).ok
+    x = np.logspace(-6, 6, 20)
+    (right,) = gradcheck.check(lambda x: (1 / x, x), lambda dy, c: -dy / c**2, x).gradients
+    (wrong,) = gradcheck.check(lambda x: (1 / x, x), lambda dy, c: -1.01 * dy / c**2, x).gradients
+    assert right.verdict in ("ok", "UNSETTLED") and wrong.verdict == "WRONG"
