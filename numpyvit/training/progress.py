@@ -62,7 +62,7 @@ class Progress:
                 functions = [value for module in modules for value in list(vars(module).values())]
                 if any(getattr(getattr(function, "stats", None), "cache_misses", None) for function in functions):
                     self.said_compiling = True
-                    self.say("Compiling the kernels, once (about 30 s) …")
+                    self.say("Compiling the kernels, once (up to half a minute) …")
 
         threading.Thread(target=look, daemon=True).start()
         try:
