@@ -50,6 +50,7 @@ def recipe_for(family="vit", fine_tune="adamw", **given):
     """The recipe with all that the user gave; given: names of settings → values.   family: unless a model is given
     fine_tune: a name in FINE_TUNE, whose settings a run has that begins with weights (init).
 
+    What is given counts first, then a setting of the data set, of the preset, of the optimiser, of Recipe.
     A family's name alone stands for the preset that the run's length in minutes chooses, 30 for a length in steps or
     epochs; a preset has the same settings when it is named. A family's name with model_fields is the family as these
     describe it. Raises UserError.
