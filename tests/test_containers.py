@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+import numpyvit
 from numpyvit.errors import UserError
 from numpyvit.files import state_pickle
 from numpyvit.files.npz import read_npz, write_npz
 from numpyvit.files.pth import read_pth, write_pth
+from numpyvit.files.safetensors import read_tensors, write_tensors
 from tiny import same
+
+VIT = dict(img_size=8, patch_size=4, embed_dim=16, depth=1, num_heads=2, num_classes=3)
 
 LAYOUTS = {"zip": {}, "legacy": {"_use_new_zipfile_serialization": False}}
 each_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
@@ -315,3 +319,51 @@ def test_64_bit_sizes_are_read(path):
     path.write_bytes(local + array + entry + end64 + locator + end)
     np.testing.assert_array_equal(np.load(path)["a"], [1, 2])
     np.testing.assert_array_equal(read_npz(path)["a"], [1, 2])
+
+
+# --- what torch's wrappers do to names, in every container
+
+PREFIXES = ["module.", "_orig_mod.", "model.", "module._orig_mod.", "_orig_mod.module.", "model._orig_mod.module.", "module.model.model."]
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("suffix, write", [(".pth", write_pth), (".npz", write_npz), (".safetensors", lambda path, t: write_tensors(path, t, {}))])
+def test_prefixes_are_removed_in_any_order(tmp_path, prefix, suffix, write):
+    model = numpyvit.create_model("vit", **VIT)
+    write(tmp_path / f"w{suffix}", {prefix + name: array for name, array in model.state_dict().items()})
+    other = numpyvit.create_model("vit", seed=1, **VIT)
+    said = numpyvit.load_weights(other, tmp_path / f"w{suffix}")
+    assert same(model.state_dict(), other.state_dict()) and sum("removed the prefix" in s for s in said) == prefix.count(".")
+
+
+def test_a_prefix_of_some_names_is_no_prefix(path):
+    model = numpyvit.create_model("vit", **VIT)
+    write_pth(path, {("module." if name.startswith("head") else "") + name: a for name, a in model.state_dict().items()})
+    with pytest.raises(UserError, match="module.head.bias is unknown"):
+        numpyvit.load_weights(model, path)
+
+
+def test_the_running_average_of_torchvision(path):
+    """torch.optim.swa_utils.AveragedModel: n_averaged beside module.NAME."""
+    model, other = numpyvit.create_model("vit", **VIT), numpyvit.create_model("vit", seed=1, **VIT)
+    numpyvit.save_weights(model, path, format="torchvision")
+    tensors = {name: torch.tensor(array) for name, array in read_pth(path)[0].items()}
+    torch.save({"model": {name: 0 * t for name, t in tensors.items()}, "epoch": 3,
+                "model_ema": {"n_averaged": torch.tensor(5), **{f"module.{name}": t for name, t in tensors.items()}}}, path)
+    said = numpyvit.load_weights(other, path)
+    assert same(model.state_dict(), other.state_dict()) and any("n_averaged, the counter" in s for s in said)
+
+
+@pytest.mark.parametrize("stray", ["head.weight", "norm.bias", "cls_token", "blocks.0.attn.qkv.weight"])
+def test_a_stray_tensor_is_not_taken_for_another(tmp_path, stray):
+    """One of this library's names in a file of Hugging Face: beside the tensor that it would replace, and instead of it."""
+    model = numpyvit.create_model("vit", **VIT)
+    numpyvit.save_weights(model, tmp_path, format="huggingface")
+    tensors, _ = read_tensors(tmp_path / "model.safetensors")
+    there = {"head.weight": "classifier.weight", "norm.bias": "vit.layernorm.bias", "cls_token": "vit.embeddings.cls_token",
+             "blocks.0.attn.qkv.weight": "vit.encoder.layer.0.attention.attention.key.weight"}[stray]
+    for left_out in ((), (there,)):
+        changed = {name: a for name, a in tensors.items() if name not in left_out} | {stray: model.state_dict()[stray] * 2}
+        write_tensors(tmp_path / "model.safetensors", changed, {"format": "pt"})
+        with pytest.raises(UserError, match=f"{stray} is the name of a tensor here"):
+            numpyvit.load_model(tmp_path)

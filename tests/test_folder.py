@@ -197,6 +197,19 @@ def test_labelled_images_for_scoring(tmp_path):
     refused(folder.read_labelled, tmp_path / "empty", ("cow",), (3, 8, 8), colour, match="found none")
 
 
+def test_a_class_is_the_name_of_a_directory_and_never_a_path(tmp_path):
+    root = write_images(tmp_path / "own", ".", classes=("a", "b"), count=3)
+    write_images(tmp_path / "other", ".", classes=("c",), count=2)
+
+    def read(*classes):
+        return folder.read_labelled(root, classes, (3, 8, 8), lambda file: read_with_remark(file, 8, 3))[0].labels.tolist()
+    for wrong in ("../own/a", "", ".", "..", "../other/c", str(tmp_path / "other" / "c"), "a/", "b/../a", "a\0"):
+        assert read("a", "b", wrong) == [0] * 3 + [1] * 3
+    assert read("x", "a", "b", "x") == [1] * 3 + [2] * 3                     # no directory of the doubled name
+    for classes in (("a", "b", "a"), ("a", "a", "b", "b")):
+        refused(read, *classes, match="class 'a' is in the model's classes 2 times")
+
+
 # Pixels beyond memory.
 
 @pytest.fixture

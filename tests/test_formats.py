@@ -11,7 +11,8 @@ import numpyvit
 from numpyvit.errors import UserError
 from numpyvit.files.npz import read_npz, write_npz
 from numpyvit.files.pth import write_pth
-from numpyvit.files.safetensors import read_tensors
+from numpyvit.files.safetensors import read_tensors, write_tensors
+from numpyvit.models import model_config
 from numpyvit.ops.relative_position import relative_position_index
 from numpyvit.weights import names
 from numpyvit.weights.build import imagenet_classes
@@ -229,6 +230,16 @@ def test_a_wrong_index_is_an_error(tmp_path, name, format):
         refused(model_of("swin"), tmp_path / "w.pth", f"{format}relative_position_index", "is not the index of windows of 3 × 3")
 
 
+def test_a_short_index_of_a_large_window_costs_nothing(tmp_path, monkeypatch):
+    """A table of 99 × 99 windows and one number for an index: no index of 99⁴ numbers is made to compare it with."""
+    from numpyvit.weights import recognise
+    monkeypatch.setattr(recognise, "relative_position_index", lambda M: pytest.fail(f"an index of {M}⁴ numbers"))
+    tensors = dict(read_source(GOLDEN / "torchvision_swin.pth").tensors)
+    prefix = "features.1.0.attn.relative_position_"
+    write_pth(tmp_path / "w.pth", tensors | {f"{prefix}bias_table": np.zeros((197 * 197, 2), np.float32), f"{prefix}index": np.zeros(1, int)})
+    refused(model_of("swin"), tmp_path / "w.pth", f"{prefix}index", "is not the index of windows of 99 × 99")
+
+
 def test_a_wrong_mask_is_an_error(tmp_path):
     tensors = dict(read_source(GOLDEN / "microsoft_swin.pth").tensors)
     name = next(name for name in tensors if name.endswith("attn_mask"))
@@ -252,6 +263,23 @@ def test_where_the_logits_differ_is_said(tmp_path):
     model = model_of("cvt")
     assert "GELU by erf" in numpyvit.save_weights(model, tmp_path / "hf", format="huggingface")[0]
     assert any("GELU by erf" in s or "act='gelu'" in s for s in numpyvit.load_model(tmp_path / "hf").notes)
+
+
+@pytest.mark.parametrize("family, format, suffix, usual", [
+    ("vit", "timm", ".safetensors", "gelu"), ("vit", "torchvision", ".pth", "gelu"), ("vit", "google", ".npz", "gelu_tanh"),
+    ("swin", "timm", ".pth", "gelu"), ("swin", "torchvision", ".pth", "gelu"), ("swin", "microsoft", ".pth", "gelu"),
+    ("cvt", "microsoft", ".pth", "quick_gelu")])
+def test_settings_that_a_library_has_otherwise_are_said(tmp_path, family, format, suffix, usual):
+    eps = 1e-6 if family == "vit" else 1e-5
+    for act in ("gelu", "gelu_tanh", "quick_gelu", "relu"):
+        for norm_eps in (eps, 1e-3):
+            said = numpyvit.save_weights(model_of(family, act=act, norm_eps=norm_eps), tmp_path / f"w{suffix}", format=format)
+            assert sum(f"has act {usual}, this model has {act}: the logits differ" in s for s in said) == (act != usual)
+            assert sum(f"has norm_eps {eps}, this model has {norm_eps}" in s for s in said) == (norm_eps != eps)
+            assert len(said) == (act != usual) + (norm_eps != eps)
+    if family != "cvt":                                                      # config.json says it
+        said = numpyvit.save_weights(model_of(family, act="relu", norm_eps=1e-3), tmp_path / "hf", format="huggingface")
+        assert said == [] and numpyvit.load_model(tmp_path / "hf").config.act == "relu"
 
 
 # --- containers of Hugging Face: shards and torch's files
@@ -310,10 +338,12 @@ def test_version_5_names_of_hugging_face(tmp_path):
 BAD_CONFIGS = [{"model_type": "bert"}, {"model_type": "swin"}, {"hidden_size": 10**6}, {"hidden_size": "16"}, {"num_hidden_layers": 10**9},
                {"image_size": 10**6}, {"patch_size": 0}, {"num_attention_heads": 3}, {"hidden_act": "swish"}, {"hidden_act": ["gelu"]},
                {"layer_norm_eps": None}, {"layer_norm_eps": float("nan")}, {"intermediate_size": -1}, {"image_size": [12, 12, 12]},
-               {"id2label": {"0": "a"}}, {"num_channels": 10**9}, {"qkv_bias": "no"}]
+               {"id2label": {"0": "a"}}, {"num_channels": 10**9}, {"qkv_bias": "no"}, {"id2label": {}, "label_names": 5},
+               {"id2label": [1]}, {"intermediate_size": 10**400}, {"hidden_size": 10**400}, {"image_size": 10**400},
+               {"num_hidden_layers": 10**400}, {"num_channels": 10**400}, {"layer_norm_eps": 10**400}]
 
 
-@pytest.mark.parametrize("change", BAD_CONFIGS, ids=str)
+@pytest.mark.parametrize("change", BAD_CONFIGS, ids=lambda change: str(change)[:60])
 def test_bad_configs_are_one_line(tmp_path, change):
     shutil.copytree(GOLDEN / "huggingface_vit", tmp_path / "hf")
     config = json.loads((tmp_path / "hf" / "config.json").read_text())
@@ -321,6 +351,31 @@ def test_bad_configs_are_one_line(tmp_path, change):
     with pytest.raises(UserError) as caught:
         numpyvit.load_model(tmp_path / "hf")
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 700
+
+
+@pytest.mark.parametrize("change", [{"mlp_ratio": 1e308}, {"mlp_ratio": 1e300}, {"embed_dim": 10**400}, {"img_size": 10**400},
+                                    {"num_classes": 10**400}, {"depth": 10**400}, {"patch_size": 10**400}], ids=lambda c: next(iter(c)))
+def test_bad_configs_of_ours_are_one_line(tmp_path, change):
+    model = model_of("vit")
+    numpyvit.save_weights(model, tmp_path / "w.safetensors")
+    tensors, metadata = read_tensors(tmp_path / "w.safetensors")
+    config = json.loads(metadata["config"]) | change
+    write_tensors(tmp_path / "w.safetensors", tensors, metadata | {"config": json.dumps(config)})
+    with pytest.raises(UserError) as caught:
+        numpyvit.load_model(tmp_path / "w.safetensors")
+    assert str(tmp_path) in str(caught.value) and len(str(caught.value)) < 700
+
+
+@pytest.mark.parametrize("change", [{"how": "bogus"}, {"how": 3}, {"std": [1.0]}, {"mean": [0.5] * 4}, {"mean": [0.5, 0.5], "std": [1, 1]}], ids=str)
+def test_bad_preprocessing_of_ours_is_one_line(tmp_path, change):
+    model = model_of("vit")
+    model.preprocessing = Preprocessing((12, 12))
+    numpyvit.save_weights(model, tmp_path / "w.safetensors")
+    tensors, metadata = read_tensors(tmp_path / "w.safetensors")
+    stored = json.loads(metadata["preprocessing"]) | change
+    write_tensors(tmp_path / "w.safetensors", tensors, metadata | {"preprocessing": json.dumps(stored)})
+    with pytest.raises(UserError, match="of ImageNet's usual: expected"):
+        numpyvit.load_model(tmp_path / "w.safetensors")
 
 
 @pytest.mark.parametrize("change", [{"image_mean": [1, "a", 2]}, {"image_mean": 3}, {"image_std": [0, 1, 1]}, {"image_std": [1] * 9},
@@ -378,6 +433,15 @@ def test_what_is_usual(tmp_path):
     assert "248" in said["timm", "vit"] and "mean 0.5," in said["timm", "vit"] and "mean 0.485" in said["timm", "swin"]
     assert "256" in said["torchvision", "vit"] and "bilinear" in said["torchvision", "vit"] and "232" in said["torchvision", "swin"]
     assert "resized to 224" in said["google", "vit"] and "timm's usual for cvt" in said["microsoft", "cvt"]
+    assert "256" in said["microsoft", "swin"] and "bicubic" in said["microsoft", "swin"]
+    assert "438" in str(usual_preprocessing("microsoft", "swin", (384, 384)))          # int(256 / 224 · 384)
+
+
+@pytest.mark.parametrize("preset, side", [("swin_tiny_patch4_window7_224", 232), ("swin_small_patch4_window7_224", 246),
+                                          ("swin_base_patch4_window7_224", 238)])
+def test_sizes_of_torchvisions_swin(preset, side):
+    _, config = model_config(preset)
+    assert usual_preprocessing("torchvision", "swin", (224, 224), config=config).resized_to() == (side, side)
 
 
 def test_imagenets_classes():

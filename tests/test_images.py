@@ -12,6 +12,9 @@ from datasets import Image, encoded, mutate, nothing_to_be_found, outcome, pictu
 from numpyvit import data as numpyvit_data
 from numpyvit.data import read_image
 from numpyvit.data.images import read_with_remark
+from numpyvit.errors import UserError
+from numpyvit.weights.images import Preprocessing
+from numpyvit.weights.processors import read_preprocessor, write_preprocessor
 
 MODES_OF = {"PNG": ("RGB", "L", "RGBA", "P", "I;16"), "WEBP": ("RGB", "RGBA"), "GIF": ("P", "L"), "BMP": ("RGB", "L", "P")}
 THOROUGH = bool(os.environ.get("NUMPYVIT_THOROUGH"))                           # 35,000 mutated files of each kind
@@ -184,3 +187,131 @@ def test_mutated_images(kind, options, tmp_path, figures):
         seen[outcome(read_image, tmp_path / "a.bin", 16)] += 1
         figures.add()
     assert seen["read"] and seen["refused"]
+
+
+# --- how published models see images: preprocessor_config.json as transformers follows it, timm's pretrained_cfg
+
+IMAGENET = dict(image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225])
+
+
+def square_or_sides(value):
+    return (value["height"], value["width"]) if isinstance(value, dict) else (value, value)
+
+
+def middle(image, sides):
+    top, left = (image.height - sides[0]) // 2, (image.width - sides[1]) // 2
+    return image.crop((left, top, left + sides[1], top + sides[0]))
+
+
+def resized_shorter(image, short, method):
+    """As get_resize_output_image_size of transformers with a shortest edge."""
+    long = int(short * max(image.size) / min(image.size))
+    return image.resize((short, long) if image.width < image.height else (long, short), method)
+
+
+def as_transformers(p, image):
+    """What the processor that p names does in transformers, written after its sources, on a Pillow image. Version 5.24's
+    ConvNext, DeiT, ViT and CLIPImageProcessorPil gave the same pixels for all of these."""
+    kind, size, method = p.get("image_processor_type") or p["feature_extractor_type"], p["size"], Image.Resampling(p["resample"])
+    if kind.startswith("ConvNext"):
+        short = size if isinstance(size, int) else size["shortest_edge"]
+        if short >= 384:
+            return image.resize((short, short), method)
+        return middle(resized_shorter(image, int(short / p["crop_pct"]), method), (short, short))
+    if kind.startswith("CLIP"):
+        return middle(resized_shorter(image, size["shortest_edge"], method), square_or_sides(p["crop_size"]))
+    image = image.resize(square_or_sides(size)[::-1], method)                # ViT, DeiT
+    return middle(image, square_or_sides(p["crop_size"])) if p.get("do_center_crop") else image
+
+
+PROCESSORS = {                                                               # as published, and the size of the model's images
+    "cvt-13": ({"crop_pct": 0.875, "feature_extractor_type": "ConvNextFeatureExtractor", "size": 224}, 224),
+    "ConvNext as an object": ({"crop_pct": 0.875, "image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 224}}, 224),
+    "cvt-13-384": ({"crop_pct": 0.875, "feature_extractor_type": "ConvNextFeatureExtractor", "size": 384}, 384),
+    "ConvNext of 384 as an object": ({"crop_pct": 0.875, "image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 384}}, 384),
+    "DeiT": ({"feature_extractor_type": "DeiTFeatureExtractor", "do_center_crop": True, "crop_size": 224, "size": 256}, 224),
+    "DeiT as an object": ({"image_processor_type": "DeiTImageProcessor", "do_center_crop": True, "crop_size": {"height": 224, "width": 224},
+                           "size": {"height": 256, "width": 256}}, 224),
+    "ViT": ({"feature_extractor_type": "ViTFeatureExtractor", "size": 224}, 224),
+    "ViT as an object": ({"image_processor_type": "ViTImageProcessor", "size": {"height": 384, "width": 384}}, 384),
+    "CLIP": ({"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 250}, "do_center_crop": True,
+              "crop_size": {"height": 224, "width": 224}}, 224),
+}
+
+
+@pytest.mark.parametrize("resample", [2, 3])
+@pytest.mark.parametrize("p, side", PROCESSORS.values(), ids=PROCESSORS.keys())
+def test_processors_do_what_transformers_does(p, side, resample):
+    p = {**IMAGENET, "resample": resample, **p}
+    for width, height in ((640, 400), (400, 640), (256, 256)):
+        image = picture(1, width, height)
+        got = read_preprocessor(p, {}, (side, side)).pixels(image).transpose(1, 2, 0)
+        np.testing.assert_array_equal(got, np.asarray(as_transformers(p, image)))
+
+
+@pytest.mark.parametrize("side", [32, 224, 384])
+@pytest.mark.parametrize("how, crop_pct", [("crop", 1.0), ("crop", 0.875), ("crop", 0.8), ("squash", 1.0), ("squash-crop", 0.875), ("squash-crop", 1.0)])
+def test_what_is_written_transformers_does_in_the_same_way(how, crop_pct, side):
+    """Sizes of which an even number of pixels is cut off: of an odd one, transformers and torchvision cut different halves."""
+    ours = Preprocessing((side, side), how, crop_pct)
+    written, said = write_preprocessor(ours)
+    assert said == []
+    for width, height in ((640, 320), (320, 640)):
+        image = picture(1, width, height)
+        np.testing.assert_array_equal(ours.pixels(image).transpose(1, 2, 0), np.asarray(as_transformers(written, image)))
+        again = read_preprocessor(written, {}, (side, side))
+        np.testing.assert_array_equal(again.pixels(image), ours.pixels(image))
+
+
+@pytest.mark.parametrize("kind, how, crop_pct, interpolation", [
+    ("ViTImageProcessor", "squash", 1.0, "bilinear"), ("", "squash", 1.0, "bilinear"), ("ConvNextImageProcessor", "squash", 1.0, "bicubic"),
+    ("DeiTImageProcessor", "squash-crop", 0.875, "bicubic"), ("CLIPImageProcessor", "crop", 1.0, "bicubic")])
+def test_keys_that_are_missing_are_the_processors_own(kind, how, crop_pct, interpolation):
+    p = read_preprocessor({"image_processor_type": kind}, {}, (224, 224))
+    assert (p.how, p.crop_pct, p.interpolation) == (how, crop_pct, interpolation)
+    assert read_preprocessor({"image_processor_type": "CLIPImageProcessor", "size": 256}, {}, (224, 224)).resized_to() == (256, 256)
+
+
+def test_an_oblong_cut_is_said():
+    written, said = write_preprocessor(Preprocessing((32, 64), "crop", 0.9))
+    assert written["size"] == {"height": 32, "width": 64} and "no processor that cuts 32 × 64" in said[0]
+    assert write_preprocessor(Preprocessing((32, 64), "squash"))[1] == []
+
+
+@pytest.mark.parametrize("change, key", [
+    ({"rescale_factor": 1 / 127.5}, "rescale_factor"), ({"rescale_factor": 1}, "rescale_factor"), ({"do_rescale": False}, "do_rescale"),
+    ({"do_resize": False}, "do_resize"), ({"resample": 99}, "resample"), ({"resample": True}, "resample"), ({"size": "224"}, "size"),
+    ({"size": {"height": 224}}, "size"), ({"size": {"shortest_edge": 0}}, "size"), ({"size": [1, 2, 3]}, "size"), ({"size": 10**400}, "size"),
+    ({"size": {"height": 256, "width": 256}, "do_center_crop": True, "crop_size": 300}, "crop_size"),
+    ({"size": {"height": 256, "width": 256}, "do_center_crop": True, "crop_size": {"height": 224, "width": 112}}, "crop_size"),
+    ({"image_mean": [0.5, 0.5]}, "mean"), ({"image_std": [0.5] * 4}, "std")], ids=lambda value: str(value)[:60])
+def test_keys_of_a_processor_that_are_not_followed_are_named(change, key):
+    with pytest.raises(UserError, match=f"^{key} of preprocessor_config.json: expected "):
+        read_preprocessor({**IMAGENET, "size": 224, **change}, {}, (224, 224))
+
+
+def test_one_number_for_every_channel():
+    """A single mean of a model for RGB is repeated: it was read as a model for grey images."""
+    p = read_preprocessor({"image_mean": [0.4], "image_std": [0.2, 0.3, 0.4]}, {}, (8, 8), 3)
+    assert p.mean == (0.4,) * 3 and p.std == (0.2, 0.3, 0.4) and p(picture()).shape == (3, 8, 8)
+    assert read_preprocessor({"size": 8}, {}, (8, 8), 1).mean == (0.5,)
+    assert read_preprocessor({"size": 8, "do_normalize": False}, {}, (8, 8), 3).std == (1.0,) * 3
+    with pytest.raises(UserError, match="mean of .*one number for each of 1 channels"):
+        read_preprocessor(IMAGENET, {}, (8, 8), 1)
+    with pytest.raises(UserError, match="as many numbers in both, got 3 and 1"):
+        Preprocessing((8, 8), std=(1.0,))
+
+
+def test_timms_modes_of_cutting():
+    image, half = picture(1, 640, 400), {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"}
+
+    def read(**cfg):
+        return read_preprocessor({}, {"pretrained_cfg": half | cfg}, (224, 224))
+    squashed = image.resize((248, 248), Image.Resampling.BICUBIC).crop((12, 12, 236, 236))          # int(224 / 0.9)
+    np.testing.assert_array_equal(read(crop_mode="squash", crop_pct=0.9).pixels(image).transpose(1, 2, 0), np.asarray(squashed))
+    whole = image.resize((224, 224), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(read(crop_mode="squash", crop_pct=1.0).pixels(image).transpose(1, 2, 0), np.asarray(whole))
+    assert read(crop_mode="center", crop_pct=0.9).how == read(crop_pct=0.9).how == "crop"
+    for mode in ("border", 3):
+        with pytest.raises(UserError, match="^crop_mode of the pretrained_cfg of config.json: expected 'center' or 'squash', got"):
+            read(crop_mode=mode)

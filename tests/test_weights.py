@@ -84,6 +84,18 @@ def test_positions_of_another_resolution(path, pool, size, grid):
     np.testing.assert_array_equal(new[token:], resize_grid(old[token:].reshape(4, 4, -1), grid, "bilinear").reshape(-1, 24))
 
 
+@pytest.mark.parametrize("format, file", [("timm", "w.pth"), ("torchvision", "w.pth"), ("google", "w.npz"), ("timm", "w.safetensors")])
+def test_positions_of_an_oblong_image_are_copied(tmp_path, format, file):
+    """16 positions could be a square: those of the very same model stay where they are."""
+    model, other = vit(seed=1, img_size=(8, 32)), vit(seed=2, img_size=(8, 32))
+    numpyvit.save_weights(model, tmp_path / file, format=format)
+    said = numpyvit.load_weights(other, tmp_path / file)
+    assert same(model.state_dict(), other.state_dict())
+    assert any("grid of 2 × 8" in s for s in said) == (not file.endswith("safetensors"))   # which holds the config
+    again = numpyvit.load_model(tmp_path / file, num_heads=2, img_size=(8, 32))
+    np.testing.assert_array_equal(again.pos_embed.data, model.pos_embed.data)
+
+
 def swin(seed=0, **fields):
     small = dict(img_size=16, patch_size=2, num_classes=5, embed_dim=8, depths=(2, 2), num_heads=(2, 4), window_size=4)
     return numpyvit.create_model("swin", seed=seed, **small | fields)
@@ -190,6 +202,66 @@ def test_every_call_of_a_save_fails_in_turn(path, monkeypatch, error):
             break
     assert failures == (0 if error == "short" else at) and at >= 8
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize("written", [0, 1, 2])
+def test_a_failed_save_leaves_the_old_folder(tmp_path, monkeypatch, written):
+    """Whichever of the three files cannot be written, not one of the old ones is replaced, and nothing else is left."""
+    from numpyvit.weights import save
+    old, new = vit(seed=1, num_heads=1), vit(seed=2, act="relu")
+    numpyvit.save_weights(old, tmp_path, format="huggingface")
+    before, count = contents(tmp_path), []
+
+    def failing(write):
+        def fail(path, *args):
+            count.append(path)
+            if len(count) > written:
+                raise OSError(28, "No space left on device", str(path))
+            write(path, *args)
+        return fail
+    for name in ("write_atomic", "write_tensors"):
+        monkeypatch.setattr(save, name, failing(getattr(save, name)))
+    with pytest.raises(OSError, match="No space") as caught:
+        numpyvit.save_weights(new, tmp_path, format="huggingface")
+    assert caught.value.filename == str(tmp_path / ("config.json", "preprocessor_config.json", "model.safetensors")[written])
+    assert len(count) == written + 1 and contents(tmp_path) == before
+    monkeypatch.undo()
+    numpyvit.save_weights(new, tmp_path, format="huggingface")
+    assert contents(tmp_path).keys() == before.keys() and numpyvit.load_model(tmp_path).config.act == "relu"
+
+
+def test_the_folder_of_a_run_is_not_overwritten(tmp_path):
+    for config, folder in (({"recipe": {}}, None), (None, "checkpoints"), ({"model_type": "vit"}, "checkpoints")):
+        run = tmp_path / f"{len(list(tmp_path.iterdir()))}"
+        run.mkdir()
+        if config:
+            (run / "config.json").write_text(json.dumps(config))
+        if folder:
+            (run / folder).mkdir()
+        before = contents(run)
+        with pytest.raises(UserError, match="the folder of a run, whose config.json would be lost"):
+            numpyvit.save_weights(vit(), run, format="huggingface")
+        assert contents(run) == before
+
+
+def test_classes_are_as_many_as_the_model_has(path):
+    model = vit()
+    for format in ("numpyvit", "timm"):
+        for model.classes in (list("abcd"), list("abcdef")):
+            with pytest.raises(UserError, match="expected the names of the model's 5 classes, got"):
+                numpyvit.save_weights(model, path, format=format)
+    assert not path.exists()
+
+
+def test_paths_that_no_file_can_have():
+    for wrong in ("a\0b", b"a\0b", ""):
+        for call in (numpyvit.load_model, lambda p: numpyvit.load_weights(vit(), p), lambda p: numpyvit.save_weights(vit(), p)):
+            with pytest.raises(UserError, match="expected the path of a file or folder"):
+                call(wrong)
 
 
 # --- files that are not what they claim

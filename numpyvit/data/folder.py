@@ -115,16 +115,26 @@ def class_names(folder):
 
 
 def list_part(folder, classes_from, classes, may_lack_classes):
-    """FOLDER/CLASS/… of each class, in the order of classes and file names.   → Listing"""
-    unknown = [name for name in subdirectories(folder) if name not in classes]
+    """FOLDER/CLASS/… of each class, in the order of classes and file names.   → Listing
+
+    A class is looked up among the directories in FOLDER: its name is never taken for a path. Raises UserError where a
+    directory is of no class or of several, and where there are no images.
+    """
+    there = subdirectories(folder)
+    unknown = [name for name in there if name not in classes]
     if unknown:
         raise UserError(f"{folder}: class {unknown[0]!r} is not in {classes_from}; expected only {', '.join(classes)}")
+    times = Counter(classes)
+    shared = [name for name in there if times[name] > 1]
+    if shared:
+        raise UserError(f"{folder}: class {shared[0]!r} is in {classes_from} {times[shared[0]]} times, so its images "
+                        "have no single label; rename these classes")
     files, labels, skipped = [], [], Counter()
     for entry in entries(folder):
         if not entry.is_dir():
             skipped["files outside the class directories"] += 1
     for label, name in enumerate(classes):
-        if may_lack_classes and not (folder / name).is_dir():                # a class of train/ need not occur in test/
+        if name not in there:                                                # a class of train/ need not occur in test/
             continue
         found = entries(folder / name)
         images = [entry for entry in found if is_image(entry)]

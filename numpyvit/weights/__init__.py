@@ -10,8 +10,8 @@
     microsoft     Swin, CvT        .safetensors .pth             Swin: index and mask in the file, checked and left out
 
 sources: what is in a file · names, tables: whose tensor is which parameter · recognise: which library's names these
-are · fit: what may be resized · huggingface, infer: the config · images: how images are prepared · load, save, build:
-the verbs.
+are · fit: what may be resized · huggingface, timm, infer: the config · images, processors: how images are prepared ·
+load, save, build: the verbs.
 """
 from .build import load_model
 from .load import load_weights

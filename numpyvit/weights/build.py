@@ -8,18 +8,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..checks import plain
+from ..checks import is_number, shown
 from ..errors import UserError
 from ..models import FAMILIES, model_config
 from ..module import pair
-from .huggingface import read_classes, read_config, read_preprocessor
+from .huggingface import read_classes, read_config
 from .images import Preprocessing, usual_preprocessing
 from .infer import infer_config
-from .load import fill, stored_json, understand
+from .load import fill, kept_config, stored_json, understand
+from .processors import FILE, for_channels, read_preprocessor, sides_of
 from .recognise import Recognised
 from .sources import read_source
 
 MAX_SIDE = 4096                                                              # pixels of a model that a file describes
+MAX_NUMBER = 1e15                                                            # in a config: no model is near it
+TOO_LARGE = "its config has a number that is too large for any model"
 ROOM = 1 << 24                                                               # parameters that a file need not hold
 
 
@@ -67,10 +70,11 @@ def describe(source, given):
     """The config, classes and preprocessing that belong to a Source; given: fields that the caller knows better."""
     found, config = understand(source)
     notes, classes, preprocessing = [], read_classes(source.config), None
-    if found.format == "numpyvit":
-        family, classes = found.family, stored_json(source.metadata, "classes", list)
+    ours = found.format == "numpyvit" or bool(kept_config(source.metadata, found.family))
+    if ours and "model_type" not in source.config:
+        family, classes = found.family, classes or stored_json(source.metadata, "classes", list)
         fields = {name: tuple(v) if isinstance(v, list) else v for name, v in config.items()}
-        preprocessing = stored_preprocessing(source.metadata)
+        preprocessing = None if source.config else stored_preprocessing(source.metadata)
     elif "model_type" in source.config:
         family, fields, notes = read_config(source.config)
         if family != found.family:
@@ -79,24 +83,53 @@ def describe(source, given):
             fields |= {"num_classes": len(classes)} if classes else classes_of(found.tensors)
     else:
         family = found.family
-        fields = infer_config(found.format, family, found.tensors, found.known | given) | found.known
-    if family == "cvt":
-        fields.setdefault("img_size", 224)
-    try:
-        _, config = model_config(family, **fields | given)
-    except ValueError as error:                                              # a UserError is one, too
-        raise UserError(str(error)[:300]) from None
+        fields, notes = infer_config(found.format, family, found.tensors, config | given)
+        fields |= config
+    if family == "cvt" and "img_size" not in fields | given:
+        fields["img_size"], note = size_of_preprocessor(source.preprocessor)
+        notes = [*notes, *note]
+    config = checked_config(family, fields | given)
     size = pair(config.img_size)
-    preprocessing = preprocessing or read_preprocessor(source.preprocessor, source.config, size)
+    preprocessing = preprocessing or read_preprocessor(source.preprocessor, source.config, size, config.in_chans)
     if preprocessing is None and found.format != "numpyvit":
-        preprocessing = usual_preprocessing(found.format, family, size, config.in_chans)
-    if preprocessing is not None and preprocessing.size != size:
-        preprocessing = dataclasses.replace(preprocessing, size=size)
-    if classes is None and found.format != "numpyvit" and config.num_classes == 1000:
+        preprocessing = usual_preprocessing(found.format, family, size, config.in_chans, config)
+    if preprocessing is not None:
+        mean, std = for_channels(preprocessing.mean, preprocessing.std, config.in_chans, preprocessing.said)
+        preprocessing = dataclasses.replace(preprocessing, size=size, mean=mean, std=std)
+    if classes is None and not ours and config.num_classes == 1000:
         classes = imagenet_classes()
+        notes = [*notes, "no names of classes came with the weights: assumed the 1000 of ImageNet in their usual order"]
     if classes is not None and not all(isinstance(name, str) for name in classes):
         raise UserError("expected texts as the names of its classes")
     return Description(found, family, config, classes, preprocessing, notes)
+
+
+def size_of_preprocessor(p):
+    """img_size of a CvT whose config.json has none, by its preprocessor_config.json   →   the size, sentences"""
+    wanted = p.get("crop_size") if p.get("do_center_crop") and p.get("crop_size") else p.get("size")
+    if isinstance(wanted, dict) and "shortest_edge" in wanted:
+        wanted = wanted["shortest_edge"]
+    H, W = sides_of("size", wanted, (224, 224))
+    if H != int(H) or W != int(W):
+        raise UserError(f"size of {FILE}: expected whole numbers of pixels, got {shown(wanted)}")
+    note = "no file says for which images it was made: assumed 224 × 224; give img_size if that is wrong"
+    return int(H) if H == W else (int(H), int(W)), [note] if wanted is None else []
+
+
+def checked_config(family, fields):
+    """The family's config with these fields. UserError for fields that it refuses, or numbers that no model has."""
+    numbers = [n for value in fields.values() for n in (value if isinstance(value, (tuple, list)) else (value,))]
+    if any(is_number(n) and abs(n) > MAX_NUMBER for n in numbers):
+        raise UserError(TOO_LARGE)
+    try:
+        _, config = model_config(family, **fields)
+    except OverflowError:
+        raise UserError(TOO_LARGE) from None
+    except ValueError as error:                                              # a UserError is one, too
+        raise UserError(str(error)[:300]) from None
+    if max(pair(config.img_size)) > MAX_SIDE:
+        raise UserError(f"img_size: expected at most {MAX_SIDE} pixels a side, got {shown(config.img_size)}")
+    return config
 
 
 def classes_of(tensors):
@@ -115,12 +148,16 @@ def checked_model(family, config, tensors, dtype="float32"):
     windows = sum(H * W * M * M for _, H, W, M, _ in config.stages()) if family == "swin" else 0
     numbers = sum(math.prod(array.shape) for array in tensors.values())
     widths = (*getattr(config, "embed_dims", ()), *getattr(config, "stem_widths", ()), getattr(config, "embed_dim", 0))
-    if max(pair(config.img_size)) > MAX_SIDE or depth > len(tensors) or windows > 1 << 26:
-        raise UserError(f"a config with img_size {plain(config.img_size)} and {depth} blocks is not of these weights")
+    if depth > len(tensors) or windows > 1 << 26:
+        raise UserError(f"a config with img_size {shown(config.img_size)} and {shown(depth)} blocks is not of these "
+                        "weights")
     if max(widths)**2 > 2 * numbers + ROOM:                                  # a layer has a matrix of that size
-        raise UserError(f"a config with a width of {max(widths)} is not of these weights, {numbers:,} numbers")
+        raise UserError(f"a config with a width of {shown(max(widths))} is not of these weights, {numbers:,} numbers")
     cls = FAMILIES[family].model
-    wanted = cls(config, materialise=False).num_parameters()
+    try:
+        wanted = cls(config, materialise=False).num_parameters()
+    except OverflowError:
+        raise UserError(TOO_LARGE) from None
     if wanted > 2 * numbers + ROOM:
         raise UserError(f"its config calls for {wanted:,} parameters, its tensors hold {numbers:,} numbers")
     return cls(config, seed=None, dtype=dtype)

@@ -56,19 +56,21 @@ def resize_positions(name, table, shape, mode, place, config):
     """A table (1, [class +] gh·gw, C) for another grid; the class token's row is taken as it is."""
     prefix, (gh2, gw2) = place.class_token, place.grid
     cells = table.shape[1] - prefix if table.ndim == 3 and table.shape[0] == 1 else 0
-    grid = stored_grid(config, cells) or (place.grid if table.shape == shape else None)
+    said, square = stored_grid(config, cells), square_grid(cells)
+    grid = said or (place.grid if table.shape == shape else square)
     if cells < 1 or grid is None or table.shape[2] != shape[2]:
         raise UserError(f"{name} has shape {table.shape}, expected {shape}, and it is no table of a square grid")
     if grid == place.grid:
-        return table, []
+        unsure = not said and square not in (None, grid)
+        return table, [f"took the {cells} positions of {name} for the model's grid of {gh2} × {gw2}: the file does not "
+                       "say what their grid is"] if unsure else []
     resized = resize_grid(table[0, prefix:].reshape(*grid, -1), place.grid, mode)
     resized = np.concatenate([table[:, :prefix], resized.reshape(1, -1, shape[2])], axis=1)
     return resized, [f"resized {name} from a grid of {grid[0]} × {grid[1]} to {gh2} × {gw2} ({mode})"]
 
 
 def stored_grid(config, cells):
-    """(rows, columns) of the file's grid: from its config where that fits, else the square with so many cells, or
-    None.
+    """(rows, columns) of the file's grid by its config, None where that does not say it or has another number of cells.
     """
     try:
         size, patch = config["img_size"], config["patch_size"]
@@ -77,6 +79,11 @@ def stored_grid(config, cells):
             return H // patch, W // patch
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         pass
+    return None
+
+
+def square_grid(cells):
+    """(side, side) of the square with so many cells, None where there is none."""
     side = math.isqrt(max(cells, 0))
     return (side, side) if side * side == cells else None
 

@@ -1,18 +1,15 @@
-"""config.json and preprocessor_config.json of Hugging Face, in both directions, and timm's config.json.
+"""config.json of Hugging Face, in both directions.
 
 Hugging Face keeps a model as a folder: its config in words of its own, one file of weights, and how images are
-prepared.
+prepared (see processors).
 """
-from ..checks import is_number
+from ..checks import is_number, shown
 from ..errors import UserError
-from ..module import pair
-from .images import HALF, Preprocessing
 
 ACTIVATIONS = {"gelu": "gelu", "gelu_python": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
                "gelu_fast": "gelu_tanh", "quick_gelu": "quick_gelu", "relu": "relu"}
 WRITTEN = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "quick_gelu": "quick_gelu", "relu": "relu"}
 CLASSES = {"vit": "ViT", "swin": "Swin", "cvt": "Cvt"}
-RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}   # Pillow's numbers
 
 # fields of a config: (here, there, what is meant where a config says nothing)
 VIT = (("img_size", "image_size", 224), ("patch_size", "patch_size", 16), ("in_chans", "num_channels", 3),
@@ -53,6 +50,8 @@ def read_config(config):
         if not isinstance(tokens, list) or any(tokens[:-1]):
             raise UserError(f"config.json: cls_token {str(tokens)[:40]}, expected one in the last stage at most")
         fields["cls_token"] = bool(tokens and tokens[-1])
+        if "image_size" in config:                                           # transformers has no such key for CvT
+            fields["img_size"] = config["image_size"]
         sentences.append("QuickGELU and an epsilon of 1e-5, with which CvT was published; transformers computes GELU "
                          "by erf with the same weights (act='gelu' does so here)")
     else:
@@ -62,7 +61,7 @@ def read_config(config):
         fields["act"] = ACTIVATIONS[act]
     if family == "vit":
         width, hidden = fields["embed_dim"], config.get("intermediate_size", 3072)
-        if not (is_number(width, whole=True) and is_number(hidden, whole=True) and width > 0 and hidden > 0):
+        if not all(is_number(n, whole=True) and 0 < n < 1e9 for n in (width, hidden)):
             raise UserError("config.json: expected whole numbers for hidden_size and intermediate_size, got "
                             f"{str((width, hidden))[:40]}")
         fields["mlp_ratio"] = ratio(width, hidden)
@@ -85,15 +84,18 @@ def ratio(width, hidden):
 
 
 def read_classes(config):
-    """The names of the classes in config.json, in order; None where it has none, or only LABEL_0, LABEL_1, …"""
-    names = config.get("id2label") or dict(enumerate(config.get("label_names") or []))
-    if not isinstance(names, dict) or not names:
+    """The names of the classes in config.json, in order; None where it has none, only LABEL_0, LABEL_1, …, or where a
+    number has no name. UserError where they are not names by number (id2label) or a list (timm's label_names).
+    """
+    names, listed = config.get("id2label") or {}, config.get("label_names") or []
+    if not isinstance(names, dict):
+        raise UserError(f"config.json: id2label: expected an object of names by number, got {shown(names)}")
+    if not isinstance(listed, list):
+        raise UserError(f"config.json: label_names: expected a list of names, got {shown(listed)}")
+    names = names or {str(i): name for i, name in enumerate(listed)}
+    if not names or any(names.get(str(i)) is None for i in range(len(names))) or names["0"] == "LABEL_0":
         return None
-    try:
-        classes = [str(names.get(str(i), names.get(i)))[:200] for i in range(len(names))]
-    except (TypeError, ValueError):
-        return None
-    return None if "None" in classes or classes[0] == "LABEL_0" else classes
+    return [str(names[str(i)])[:200] for i in range(len(names))]
 
 
 def write_config(model, family, classes=None):
@@ -109,7 +111,8 @@ def write_config(model, family, classes=None):
         stages = len(c.depths)
         written |= {there: [getattr(c, here)] * stages for here, there, _ in CVT_SHARED}
         written |= {"padding_q": [c.qkv_kernel // 2] * stages, "padding_kv": [c.qkv_kernel // 2] * stages,
-                    "cls_token": [False] * (stages - 1) + [c.cls_token], "layer_norm_eps": c.norm_eps}
+                    "cls_token": [False] * (stages - 1) + [c.cls_token], "layer_norm_eps": c.norm_eps,
+                    "image_size": c.img_size}
         if not isinstance(c.drop_path_rate, tuple):
             written["drop_path_rate"] = [c.drop_path_rate] * stages
     else:
@@ -133,55 +136,3 @@ def check_expressible(config, family):
         if late:
             raise UserError(f"format: transformers cannot build a CvT with depths {config.depths}: stage {late[0]} "
                             f"needs more than {late[0]} blocks there")
-
-
-# --- how images are prepared
-
-def read_preprocessor(source, config, size):
-    """preprocessor_config.json (source) or timm's pretrained_cfg in config.json → Preprocessing, or None without
-    either.
-
-    size: (H, W) of the model's images
-    """
-    timm = config.get("pretrained_cfg")
-    if source:
-        return read_processor(source, size)
-    if isinstance(timm, dict):
-        how = "squash" if timm.get("crop_mode") == "squash" else "crop"
-        return Preprocessing(size, how, timm.get("crop_pct") or 0.875, timm.get("interpolation", "bicubic"),
-                             timm.get("mean"), timm.get("std"), "the pretrained_cfg of config.json")
-    return None
-
-
-def read_processor(p, size):
-    """An object of preprocessor_config.json → Preprocessing. Sizes there are those of the published images."""
-    wanted, H = p.get("size"), size[0]
-    wanted = wanted if isinstance(wanted, dict) else {"height": wanted, "width": wanted}
-    short = wanted.get("shortest_edge")
-    how, crop_pct = "squash", 1.0
-    if is_number(short) and short > 0:                                       # cut out of the resized image
-        how, crop_pct = "crop", H / short
-        if is_number(p.get("crop_pct")) and short < 384:                     # ConvNeXT's processor, which CvT uses
-            crop_pct = p["crop_pct"]
-    elif p.get("do_center_crop") and is_number(wanted.get("height")) and wanted["height"] > 0:
-        how, crop_pct = "crop", H / wanted["height"]
-    mean, std = (p.get("image_mean"), p.get("image_std")) if p.get("do_normalize", True) else ((0.0,) * 3, (1.0,) * 3)
-    resample = p.get("resample", 2)
-    interpolation = RESAMPLING.get(resample, "bilinear") if isinstance(resample, int) else "bilinear"
-    mean, std = mean or HALF[0], std or HALF[1]
-    return Preprocessing(size, how, crop_pct, interpolation, mean, std, "preprocessor_config.json")
-
-
-def write_preprocessor(preprocessing, family, config):
-    """preprocessor_config.json for the model: of ViTImageProcessor, which resizes without cutting, or
-    ConvNextImageProcessor.
-    """
-    H, W = pair(config.img_size)
-    p = preprocessing
-    code = next(code for code, name in RESAMPLING.items() if name == p.interpolation)
-    common = {"do_resize": True, "resample": code, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
-              "image_mean": list(p.mean), "image_std": list(p.std)}
-    if p.how == "squash" or H != W:
-        return {"image_processor_type": "ViTImageProcessor", "size": {"height": H, "width": W}, **common}
-    return {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": H},
-            "crop_pct": p.crop_pct if p.how == "crop" else 1.0, **common}

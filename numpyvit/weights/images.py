@@ -11,6 +11,7 @@ from ..errors import UserError
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+HOW = ("crop", "squash", "squash-crop", "fit")
 INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 # (format, family) → mean and std, crop_pct, interpolation where no file says so; else the family's of timm
 USUAL = {
@@ -18,10 +19,12 @@ USUAL = {
     ("timm", "cvt"): (IMAGENET, 0.875, "bicubic"),
     ("torchvision", "vit"): (IMAGENET, 224 / 256, "bilinear"),
     ("torchvision", "swin"): (IMAGENET, 224 / 232, "bicubic"),
+    ("microsoft", "swin"): (IMAGENET, 224 / 256, "bicubic"),
     ("huggingface", "vit"): (HALF, 1.0, "bilinear"),
     ("google", "vit"): (HALF, 1.0, "bilinear"), ("big_vision", "vit"): (HALF, 224 / 256, "bilinear"),
 }
 SQUASHED = {("huggingface", "vit"), ("google", "vit")}                       # whatever the ratio of the sides
+TORCHVISION_SWIN = {(96, 6): 232, (96, 18): 246, (128, 18): 238}             # (width, blocks of stage 2) → side for 224
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,9 @@ class Preprocessing:
     """What is done to an image before the model sees it.
 
     size: (H, W) of the result.   how: "crop" resizes the shorter side to size / crop_pct and cuts out the middle;
-    "squash" resizes to size whatever the ratio of the sides; "fit" cuts out the largest part of that ratio and
-    resizes it. interpolation: one of Pillow's, antialiased.   mean, std: of values from 0 to 1.   said: where all
-    this comes from
+    "squash" resizes to size whatever the ratio of the sides; "squash-crop" resizes to size / crop_pct whatever the
+    ratio and cuts out the middle; "fit" cuts out the largest part of that ratio and resizes it.   interpolation: one
+    of Pillow's, antialiased.   mean, std: of values from 0 to 1.   said: where all this comes from
     """
     size: tuple
     how: str = "crop"
@@ -49,6 +52,11 @@ class Preprocessing:
             if not numbers or not 1 <= len(values) <= 1024:
                 raise UserError(f"{name} of {self.said}: expected one {kind} a channel, got {str(values)[:60]}")
             object.__setattr__(self, name, tuple(map(float, values)))
+        if len(self.mean) != len(self.std):
+            raise UserError(f"mean and std of {self.said}: expected as many numbers in both, got {len(self.mean)} and "
+                            f"{len(self.std)}")
+        if self.how not in HOW:
+            raise UserError(f"how of {self.said}: expected one of {', '.join(HOW)}, got {str(self.how)[:40]!r}")
         if not is_number(self.crop_pct) or not 0.1 <= self.crop_pct <= 4:
             raise UserError(f"crop_pct of {self.said}: expected a number near 1, got {str(self.crop_pct)[:40]}")
         if self.interpolation not in INTERPOLATIONS:
@@ -70,7 +78,7 @@ class Preprocessing:
 
     def resized_to(self):
         """(H, W) before the middle is cut out, of an image with the ratio of size."""
-        if self.how != "crop":
+        if self.how not in ("crop", "squash-crop"):
             return self.size
         return tuple(math.floor(n / self.crop_pct + 1e-9) for n in self.size)     # 224 / (224 / 400) is below 400
 
@@ -84,7 +92,9 @@ class Preprocessing:
             return ImageOps.fit(image, (W, H), method)
         to_H, to_W = self.resized_to()
         height, width = to_H, image.width * to_H // image.height             # whole numbers: no 255 for 256
-        if width < to_W:
+        if self.how == "squash-crop":
+            width = to_W
+        elif width < to_W:
             height, width = image.height * to_W // image.width, to_W
         image = image.resize((width, height), method)
         left, top = round((image.width - W) / 2), round((image.height - H) / 2)
@@ -93,7 +103,9 @@ class Preprocessing:
     def __str__(self):
         H, W = self.size
         how = {"crop": f"shorter side to {min(self.resized_to())}, {H} × {W} from the middle",
-               "squash": f"resized to {H} × {W}", "fit": f"the middle, resized to {H} × {W}"}[self.how]
+               "squash": f"resized to {H} × {W}",
+               "squash-crop": f"resized to {self.resized_to()[0]} × {self.resized_to()[1]}, {H} × {W} from the middle",
+               "fit": f"the middle, resized to {H} × {W}"}[self.how]
         return f"{how} ({self.interpolation}), mean {rounded(self.mean)}, std {rounded(self.std)}, from {self.said}"
 
 
@@ -123,12 +135,18 @@ def as_pillow(image, channels):
     return image.convert("L" if channels == 1 else "RGB")
 
 
-def usual_preprocessing(format, family, size, in_chans=3):
-    """What the library does for this family where no file says so: timm's where the library has no rule of its own."""
+def usual_preprocessing(format, family, size, in_chans=3, config=None):
+    """What the library does for this family where no file says so: timm's where the library has no rule of its own.
+
+    config: of the model, which tells the sizes of torchvision's Swin apart
+    """
     (mean, std), crop_pct, interpolation = USUAL.get((format, family), USUAL["timm", family])
     source = format if (format, family) in USUAL else "timm"
     if in_chans != 3:
         mean, std = (sum(mean) / 3,) * in_chans, (sum(std) / 3,) * in_chans
     how = "squash" if (format, family) in SQUASHED else "crop"
-    crop_pct = 1.0 if min(size) >= 384 else crop_pct
+    if (format, family) == ("torchvision", "swin") and config is not None:
+        crop_pct = 224 / TORCHVISION_SWIN.get((config.embed_dim, max(config.depths)), 232)
+    if min(size) >= 384 and (format, family) != ("microsoft", "swin"):       # microsoft cuts at every size
+        crop_pct = 1.0
     return Preprocessing(size, how, crop_pct, interpolation, mean, std, f"{source}'s usual for {family}")

@@ -16,6 +16,7 @@ from .huggingface import read_config
 from .infer import HABITS
 from .recognise import FAMILY_TITLES, Recognised, differences, recognise
 from .sources import read_source
+from .timm import is_timms, read_timm_config
 
 FORMAT = "numpyvit-weights-1"
 USUAL = {"vit": {"act": "gelu", "norm_eps": 1e-6}, "swin": {"act": "gelu", "norm_eps": 1e-5},
@@ -56,7 +57,8 @@ def fill(model, source, resize="bicubic", drop_head=False):
         sentences += assign_weights(model, found.tensors, resize, drop_head, config)
     except UserError as error:
         raise error if plain else UserError(f"read as a {found.title}: {error}") from None
-    return sentences + differences(found.format, family, model.config)
+    ours = kept_config(source.metadata, family)                              # then the file was made by a model here
+    return sentences + ([] if ours else differences(found.format, family, model.config))
 
 
 def understand(source):
@@ -68,9 +70,11 @@ def understand(source):
             raise UserError(f"family {str(family)[:40]!r} in its metadata, expected one of {', '.join(FAMILY_TITLES)}")
         return Recognised("numpyvit", family, source.tensors, {}), config
     found = recognise(source.tensors)
-    config = {}
+    config = kept_config(source.metadata, found.family)
     if "model_type" in source.config:
         _, config, _ = read_config(source.config)
+    elif found.format == "timm" and is_timms(source.config):
+        config |= read_timm_config(source.config, found.family, found.tensors)
     return found, found.known | config
 
 
@@ -83,7 +87,7 @@ def compare_configs(found, config, model_config):
         raise UserError(f"its attention has {heads} heads, this model's {mine['num_heads']}")
     theirs = USUAL.get(found.family, {}) | HABITS.get((found.format, found.family), {}) | config
     compared = ("act", "norm_eps", "norm_order")
-    if found.format == "numpyvit":                                           # whose file has every field
+    if found.format == "numpyvit" or mine.keys() <= config.keys():           # the file has every field
         compared = [name for name in mine if name not in FREE]
     return [f"the weights were made with {name} {theirs[name]}, this model has {mine[name]}: the logits differ"
             + (" a little" if name in ("act", "norm_eps") else "")
@@ -136,9 +140,20 @@ def keep_head(targets, tensors):
 
 # --- which model a file is of
 
-def describe_model(model):
-    """{"family": …, "config": JSON of the config}, the metadata of every file that holds a model's weights."""
-    return {"family": family_of(model), "config": json.dumps(dataclasses.asdict(model.config), sort_keys=True)}
+def describe_model(model, **fields):
+    """{"family": …, "config": JSON of the config}, the metadata of every file that holds a model's weights.
+
+    fields: of the config, where they are others for the tensors in the file
+    """
+    config = dataclasses.asdict(model.config) | fields
+    return {"family": family_of(model), "config": json.dumps(config, sort_keys=True)}
+
+
+def kept_config(metadata, family):
+    """The config that save_weights put into the metadata of a file in another library's names, {} where there is none
+    of that family.
+    """
+    return stored_config(metadata) if metadata.get("family") == family else {}
 
 
 def stored_config(metadata):

@@ -115,12 +115,17 @@ def count_matches(rows, names):
 
 def to_here(rows, tensors):
     """{name there: array} → {name here: array}; what no row knows keeps its name. The arrays are copied where they
-    change.
+    change. UserError for two tensors that are the same one here, and for one that has the name of a tensor here
+    although that library calls it otherwise.
     """
     result, groups = {}, {}
     for name, array in tensors.items():
         row, values = find_row(rows, name, "there")
         if row is None:
+            known, _ = find_row(rows, name, "here")
+            if known:
+                raise UserError(f"{name} is the name of a tensor here, which that library calls {known.there}; remove "
+                                "or rename it")
             result[name] = array
             continue
         here = fill(row.here, values)

@@ -4,15 +4,18 @@ import json
 import os
 
 from ..errors import UserError
-from ..files.atomic import make_folder, write_atomic
+from ..files.atomic import fsync_folder, make_folder, naming, remove, write_atomic
 from ..files.npz import write_npz
 from ..files.pth import write_pth
 from ..files.safetensors import write_tensors
 from ..module import pair
-from .huggingface import check_expressible, write_config, write_preprocessor
+from .huggingface import check_expressible, write_config
 from .images import usual_preprocessing
-from .load import FORMAT, describe_model, family_of
-from .recognise import TITLES, differences, rename
+from .infer import HABITS
+from .load import FORMAT, USUAL, describe_model, family_of
+from .processors import write_preprocessor
+from .recognise import FAMILY_TITLES, TITLES, differences, rename
+from .sources import optional_json, path_text
 
 FORMATS = ("numpyvit", "timm", "huggingface", "torchvision", "google", "microsoft")
 TORCH_SUFFIXES = (".pth", ".pt", ".bin")
@@ -21,27 +24,35 @@ TORCH_SUFFIXES = (".pth", ".pt", ".bin")
 def save_weights(model, path, format="numpyvit"):
     """Write the model's weights in a library's names.
 
-    numpyvit: a .safetensors file that also holds the config, the classes and the preprocessing, for load_model. timm,
-    torchvision, microsoft: a .safetensors file, or one of torch where the path ends in .pth, .pt or .bin. google: an
-    .npz file.   huggingface: a folder that transformers opens with from_pretrained. →   where that library computes
-    something else from these weights, in sentences Atomic: after a failed or killed save each old file is still
-    there. Raises UserError where the library has no such model, OSError if a file cannot be written.
+    numpyvit: a .safetensors file that also holds the config, the classes and the preprocessing, for load_model.
+    timm, torchvision, microsoft: a .safetensors file, which holds these too, or one of torch where the path ends in
+    .pth, .pt or .bin.   google: an .npz file.   huggingface: a folder that transformers opens with from_pretrained.
+    →   where that library computes something else from these weights, in sentences
+
+    A file is replaced as a whole: after a failed or killed save the old one is still there. The three files of a folder
+    are all written before the first one is renamed, so a save that fails to write leaves the old folder; only a kill or
+    an error between two of the renames leaves files of both. Raises UserError where the library has no such model, for
+    names of classes that are not as many as the model has classes, and for the folder of a run; OSError if a file
+    cannot be written.
     """
     if format not in FORMATS:
         raise UserError(f"format: expected one of {', '.join(FORMATS)}, got {format!r}")
-    path, family = os.fspath(path), family_of(model)
+    path, family = path_text(path), family_of(model)
+    if model.classes and len(model.classes) != model.config.num_classes:
+        raise UserError(f"classes: expected the names of the model's {model.config.num_classes} classes, got "
+                        f"{len(model.classes)}")
     if format == "numpyvit":
         write_tensors(path, model.state_dict(), {"format": FORMAT, **describe_model(model), **describe_use(model)})
         return []
     if format == "huggingface":
         check_expressible(model.config, family)
     tensors = rename(model, family, format)
-    sentences = differences(format, family, model.config)
+    sentences = [*other_settings(format, family, model.config), *differences(format, family, model.config)]
     if getattr(model.config, "pos_embed", "learn") != "learn":
         sentences.append(f"the model's {model.config.pos_embed} positions were written as a table, as if learned")
     check_windows(format, family, model.config)
     if format == "huggingface":
-        write_folder(model, family, path, tensors)
+        sentences += write_folder(model, family, path, tensors)
     elif format == "google":
         check_suffix(path, (".npz",), format)
         write_npz(path, tensors)
@@ -49,22 +60,62 @@ def save_weights(model, path, format="numpyvit"):
         write_pth(path, tensors, wrapped="model" if (format, family) == ("microsoft", "swin") else None)
     else:
         check_suffix(path, (".safetensors", *TORCH_SUFFIXES), format)
-        write_tensors(path, tensors, {"format": "pt"})
+        write_tensors(path, tensors, {"format": "pt", **describe_model(model, **tables_are_learned(model.config)),
+                                      **describe_use(model)})
     return sentences
 
 
+def other_settings(format, family, config):
+    """Where the library's models have another act or norm_eps than this config, in sentences. A folder of Hugging Face
+    says in its config.json what they are.
+    """
+    if format == "huggingface":
+        return []
+    theirs = USUAL[family] | HABITS.get((format, family), {})
+    return [f"{TITLES[format]}'s {FAMILY_TITLES[family]} has {name} {theirs[name]}, this model has "
+            f"{getattr(config, name)}: the logits differ"
+            for name in ("act", "norm_eps") if getattr(config, name) != theirs[name]]
+
+
+def tables_are_learned(config):
+    """The fields of the config that are not the same for the tensors in a foreign file: it holds every position."""
+    return {"pos_embed": "learn"} if hasattr(config, "pos_embed") else {}
+
+
 def write_folder(model, family, path, tensors):
-    """config.json, preprocessor_config.json and model.safetensors, the weights last."""
+    """config.json, preprocessor_config.json and model.safetensors, each written before the first of them is renamed.
+    →   what the processor of images there does otherwise, in sentences
+    """
     if os.path.lexists(path) and not os.path.isdir(path):
         raise UserError(f"{path}: expected a folder for Hugging Face's files, there is a file")
+    checkpoints = os.path.lexists(os.path.join(path, "checkpoints"))
+    if checkpoints or "recipe" in optional_json(os.path.join(path, "config.json")):
+        raise UserError(f"{path}: expected a folder for Hugging Face's files, this is the folder of a run, whose "
+                        "config.json would be lost; choose another")
     config = write_config(model, family, model.classes)
     preprocessing = model.preprocessing or usual_preprocessing("huggingface", family, pair(model.config.img_size),
                                                                model.config.in_chans)
+    processor, sentences = write_preprocessor(preprocessing)
     make_folder(path)
-    for name, value in {"config.json": config,
-                        "preprocessor_config.json": write_preprocessor(preprocessing, family, model.config)}.items():
-        write_atomic(os.path.join(path, name), [(json.dumps(value, indent=2) + "\n").encode()])
-    write_tensors(os.path.join(path, "model.safetensors"), tensors, {"format": "pt"})
+    described = {"config.json": config, "preprocessor_config.json": processor}
+    finals = [os.path.realpath(os.path.join(path, name)) for name in (*described, "model.safetensors")]
+    folders_and_names = map(os.path.split, finals)
+    written = dict(zip(finals, (os.path.join(a, f".{b}.{os.getpid()}.new.tmp") for a, b in folders_and_names)))
+    try:
+        for final, value in zip(finals, described.values()):
+            with naming(final, written[final]):
+                write_atomic(written[final], [(json.dumps(value, indent=2) + "\n").encode()])
+        with naming(finals[-1], written[finals[-1]]):
+            write_tensors(written[finals[-1]], tensors, {"format": "pt"})
+        for final, temporary in written.items():
+            with naming(final, temporary):
+                os.replace(temporary, final)
+        with naming(path):
+            fsync_folder(path)
+    finally:
+        for temporary in written.values():                                   # those that were renamed are gone
+            remove(temporary)
+    return sentences if model.preprocessing else []                          # none of its own: nothing differs from it
 
 
 def describe_use(model):

@@ -21,6 +21,7 @@ from ..files.safetensors import read_tensors
 IN_A_FOLDER = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
                "weights.safetensors")
 MAX_SHARDS = 1000
+PREFIXES = ("module.", "_orig_mod.", "model.")                               # of torch's wrappers around a model
 
 
 @dataclass
@@ -40,12 +41,36 @@ def read_source(path):
     """A file or folder of weights → Source. UserError, with the reason, where that is none; OSError if it cannot be
     read.
     """
-    path = os.fspath(path)
+    path = path_text(path)
     if os.path.isdir(path):
         return read_folder(path)
-    if path.endswith(".index.json"):
-        return read_shards(path)
-    return read_file(path)
+    source = read_shards(path) if path.endswith(".index.json") else read_file(path)
+    source.tensors, sentences = without_prefixes(source.tensors)
+    source.sentences += sentences
+    return source
+
+
+def path_text(path):
+    """A path as text. UserError for one that no file can have."""
+    path = os.fsdecode(path)
+    if not path or "\0" in path:
+        raise UserError(f"{path!r}: expected the path of a file or folder, got {'a NUL in it' if path else 'nothing'}")
+    return path
+
+
+def without_prefixes(tensors):
+    """{name: array} without what torch's wrappers put before every name, in any order.   →   the same, sentences
+
+    AveragedModel, with which torchvision keeps its running average, has the counter n_averaged beside module.NAME.
+    """
+    sentences, names = [], [name for name in tensors if name != "n_averaged"]
+    if len(names) < len(tensors) and names and all(name.startswith("module.") for name in names):
+        tensors = {name: tensors[name] for name in names}
+        sentences.append("left out n_averaged, the counter of a running average")
+    while prefix := next((p for p in PREFIXES if tensors and all(name.startswith(p) for name in tensors)), None):
+        tensors = {name.removeprefix(prefix): array for name, array in tensors.items()}
+        sentences.append(f"removed the prefix {prefix!r} from every name")
+    return tensors, sentences
 
 
 def read_file(path):
