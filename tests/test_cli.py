@@ -370,6 +370,7 @@ def test_a_second_signal_exits_at_once(images, tmp_path):
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
     assert process.wait(10) == 130
+    assert process.stderr.read().decode() == f"numpyvit: stopped without a checkpoint; continue with: numpyvit train --resume {run}\n"
     process.stderr.close()
 
 

@@ -229,3 +229,86 @@ def test_a_run_of_fit_is_not_taken_for_a_folder_of_images(gray, tmp_path, monkey
         assert line.startswith("numpyvit: gray: the run was trained from Python on a data set named 'gray'"), line
         assert line.endswith(f"; {advice}\n") or advice in line and "--config" in command
         assert "folder:gray" not in line
+
+
+# --- what a repeated run keeps, and how runs end
+
+def lanes(path):
+    entry = RunFolder(path).read_config().lanes
+    return entry.shards, entry.micro_batch
+
+
+def test_another_batch_is_divided_anew(images, tmp_path, capsys):
+    """The lanes of a run are kept where nothing that they were chosen for has changed; runs shows those that were used."""
+    small, same, large, given = (tmp_path / name for name in ("small", "same", "large", "given"))
+    assert train("--data", f"folder:{images}", "--out", small, "--steps", "1", "--batch-size", "3", "--threads", "1", *FIELDS) == 0
+    for path, more in ((same, ()), (large, ("--batch-size", "32")), (given, ("--batch-size", "32", "--shards", "2"))):
+        assert train("--config", small, "--out", path, "--threads", "1", *more) == 0
+    assert (lanes(small)[0], lanes(same)[0], lanes(large)[0], lanes(given)[0]) == (1, 1, 4, 2)
+    assert train("--config", given, "--out", tmp_path / "again", "--threads", "1", "--batch-size", "16") == 0
+    assert lanes(tmp_path / "again")[0] == 2                                 # as the user said once
+    capsys.readouterr()
+    assert cli.main(["runs", str(small), str(same)]) == 0 and "shards" not in capsys.readouterr().out
+    assert cli.main(["runs", str(small), str(large)]) == 0 and "shards: small 1, large 4" in capsys.readouterr().out
+
+
+def test_a_family_stands_for_a_preset_beside_config_too(run, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("numpyvit.training.loop.train", lambda recipe, *_: seen.append(recipe))
+    for more in (("--minutes", "5"), ("--minutes", "5", "--set=depth=1")):
+        assert train("--config", run, "--model", "cvt", *more) == 0
+    assert [(recipe.model, recipe.model_fields) for recipe in seen] == [("cvt_mini_convpool_32", {}), ("cvt", {"depth": 1})]
+
+
+@pytest.mark.parametrize("options, words", [
+    (("--optimizer", "sgd", "--beta1", "0.3"), "--beta1: sgd has no such setting, its own are momentum"),
+    (("--optimizer", "adamw", "--momentum", "0.5"), "--momentum: adamw has no such setting"),
+    (("--small-size", "8", "--small-share", "0"), "--small-size is about the first part"),
+    (("--shards", "8", "--batch-size", "4"), "--shards: expected at most the 4 images of a batch"),
+    (("--data", "shapes", "--data-dir", "/nowhere"), "--data-dir: the data set shapes needs no files")])
+def test_options_without_an_effect_are_refused(options, words, tmp_path, capsys):
+    assert words in refused(capsys, "train", "--data", "shapes", "--steps", "1", "--out", tmp_path / "run", *options)
+
+
+def test_patience_says_that_it_ended_the_run(images, tmp_path, capsys):
+    path = tmp_path / "run"
+    assert train("--data", f"folder:{images}", "--out", path, "--steps", "200", "--batch-size", "16", "--threads", "1", "--lr", "1e-12",
+                 "--val", "6", "--patience", "2", "--no-test", *FIELDS) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "no better validation accuracy in 2 looks than the" in out and "of 200:" in out
+    assert json.loads((path / "result.json").read_text())["ended"] == "patience"
+    assert cli.main(["runs", str(path)]) == 0 and "/200 patience" in capsys.readouterr().out
+
+
+def test_curves_that_are_missing_are_drawn(run, tmp_path, capsys):
+    """Ctrl-C while the curves are drawn says so, and --resume draws them."""
+    pytest.importorskip("matplotlib")
+    copy = shutil.copytree(run, tmp_path / "copy")
+    (copy / "curves.png").unlink()
+    assert train("--resume", copy) == 0
+    assert (copy / "curves.png").exists()
+
+
+@pytest.mark.parametrize("where, words", [("numpyvit.training.results.draw", "its curves are not drawn"),
+                                          ("numpyvit.training.plan.measure_speed", "stopped before the first step")])
+def test_every_stop_names_the_way_on(where, words, images, tmp_path, monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(where, interrupted)
+    path = tmp_path / "run"
+    length = ["--minutes", "0.01"] if "speed" in where else ["--steps", "1"]
+    assert train("--data", f"folder:{images}", "--out", path, *length, "--batch-size", "16", "--threads", "1", *FIELDS) == 130
+    err = capsys.readouterr().err
+    assert words in err and f"numpyvit train --resume {path}" in err
+
+
+@pytest.mark.parametrize("field, words", [("num_heads=4", "its attention has 2 heads, this model's 4"),
+                                          ("pos_embed=none", "made with pos_embed sincos2d, this model has none")])
+def test_a_run_begins_another_net_as_its_weights_would(run, field, words, tmp_path, capsys):
+    """--init RUN compares the configs as --init RUN/weights.safetensors does."""
+    said = []
+    for number, path in enumerate((run, run / "weights.safetensors")):
+        capsys.readouterr()
+        train("--init", path, "--set", field, "--data", "shapes", "--steps", "1", "--out", tmp_path / str(number), "--threads", "1", "--no-test")
+        said.append(" ".join(" ".join(capsys.readouterr()).split()))
+    assert all(words in text for text in said), said

@@ -4,7 +4,7 @@ import dataclasses
 
 from ..errors import UserError
 from ..runs.recipe import Recipe
-from ..training.recipe import FINE_TUNE, check_effect, recipe_for, table, with_folder
+from ..training.recipe import FINE_TUNE, MINUTES, check_effect, preset_for, recipe_for, table, with_folder
 from .options import add_setting, check_data_set, positive
 
 
@@ -86,7 +86,7 @@ def repeated(path, given):
     from ..runs.config import how_to_repeat_parts, read_config
     config = read_config(os.path.join(path, "config.json") if os.path.isdir(path) else path)
     lengths = {"minutes", "epochs", "steps"}
-    settings = {"data": config.data.name, "micro_batch": config.lanes.micro_batch, "shards": config.lanes.shards}
+    settings = {"data": config.data.name} | lanes_of(config, given)
     if lengths & given.keys():
         settings |= dict.fromkeys(lengths)
     elif config.plan:
@@ -98,8 +98,18 @@ def repeated(path, given):
     elif given["data"] not in (config.data.name, config.recipe.data):
         settings |= {"data_dir": None}                                       # is that of the other data set
     given = with_folder(given)
+    if not given.get("model_fields"):                                        # a family's name stands for a preset
+        given |= {"model": preset_for(given["model"], given.get("minutes") or MINUTES)} if "model" in given else {}
     same_model = given.get("model", config.recipe.model) == config.recipe.model
     given["model_fields"] = (config.recipe.model_fields if same_model else {}) | dict(given.get("model_fields", []))
     recipe = dataclasses.replace(config.recipe, **settings | given)
     check_effect(recipe, given)
     return recipe
+
+
+def lanes_of(config, given):
+    """How the run divided a batch, as far as that still fits what the user gave: settings of a recipe."""
+    same_net = not {"model", "model_fields", "micro_batch"} & given.keys()
+    same_batch = same_net and "batch_size" not in given
+    return {"micro_batch": config.lanes.micro_batch if same_net else config.recipe.micro_batch,
+            "shards": config.lanes.shards if same_batch else config.recipe.shards}

@@ -239,8 +239,10 @@ class ViT(Model):
 
     @property
     def positions_from(self):
-        without = {"none": 'nothing, pos_embed is "none"', "rotary": "the angles by which queries and keys are turned"}
-        return without.get(self.config.pos_embed, "a table")
+        turned = "the angles by which queries and keys are turned"
+        others = {"none": 'nothing, pos_embed is "none"', "rotary": turned,
+                  "sincos2d+rotary": f"a table, and from {turned}"}
+        return others.get(self.config.pos_embed, "a table")
 
     def position_tables(self):
         return {"pos_embed": PositionTable(self.config.grid, int(self.cls_token is not None))} if self.pos_embed else {}

@@ -29,7 +29,8 @@ def list_runs(paths):
         try:
             config = run.read_config()
             rows.append(row_of(run, config))
-            recipes[path] = dataclasses.asdict(config.recipe)
+            lanes = {"shards": config.lanes.shards, "micro_batch": config.lanes.micro_batch}
+            recipes[path] = dataclasses.asdict(config.recipe) | lanes
         except UserError as error:
             sentences.append(str(error))
     names = next(iter(recipes.values()), {})
@@ -49,7 +50,8 @@ def row_of(run, config):
     val = [entry["accuracy"] for entry in metrics if entry.get("kind") == "val"]
     result = read_result(run) if has_result else {}
     test, seconds = result.get("test_accuracy"), result.get("seconds")
-    return (run.path, config.recipe.model, config.data.name, f"{done}/{config.plan.steps if config.plan else '?'}",
+    steps = f"{done}/{config.plan.steps if config.plan else '?'}" + (" patience" if "ended" in result else "")
+    return (run.path, config.recipe.model, config.data.name, steps,
             f"{val[-1]:.2%}" if val else "-", "-" if test is None else f"{test:.2%}",
             "-" if seconds is None else f"{seconds / 60:.1f}")
 

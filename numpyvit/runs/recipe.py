@@ -35,7 +35,7 @@ class Recipe:
     """
 
     model: str = setting("vit_mini_convpool_32", "preset (see `numpyvit models`), or vit, swin or cvt: then the length "
-                         "chooses the preset", "model")
+                         "chooses the preset, or, with --set, the net is the family's default, changed", "model")
     model_fields: dict = setting({}, "a field of the model's config; each field takes a --set of its own: --set "
                                  "depth=2 --set embed_dim=96", "model")
     dtype: str = setting("float32", "of weights and activations", "model", choices=("float32", "float64"))
@@ -106,8 +106,8 @@ class Recipe:
                                 below=MANY)
 
     shards: int | None = setting(None, "gradient sums kept apart, added in a fixed order: the most threads, of all "
-                                 "ranks, of use (default: 4, fewer for small batches); decides the bits",
-                                 "lanes", above=0, most=65536)
+                                 "ranks, that compute gradients (default: 4, fewer for small batches); decides "
+                                 "the bits", "lanes", above=0, most=65536)
     micro_batch: int | None = setting(None, "images a thread takes at once (default: by the model's size); decides the "
                                       "bits", "lanes", above=0, most=65536)
 

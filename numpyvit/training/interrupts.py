@@ -27,10 +27,12 @@ class Interrupts:
     """While the block runs, the first signal sets .asked. Does nothing in a thread other than the main one.
 
     before_exit: called by the second signal, before the process ends.
+    first, second: what these signals say, on standard output and standard error; nothing if empty
     """
 
-    def __init__(self, before_exit=lambda: None):
+    def __init__(self, before_exit=lambda: None, first="", second=""):
         self.asked, self.before_exit, self.previous = False, before_exit, {}
+        self.first, self.second = first, second
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
@@ -44,5 +46,16 @@ class Interrupts:
     def handle(self, number, frame):
         if self.asked:
             self.before_exit()
+            tell(2, self.second)
             os._exit(EXIT_CODE)
         self.asked = True
+        tell(1, self.first and f"\n{self.first}")
+
+
+def tell(stream, text):
+    """Write the text to the stream of this number at once: a handler must not wait for a lock that printing holds."""
+    if text:
+        try:
+            os.write(stream, f"{text}\n".encode())
+        except OSError:                                                      # nobody reads any more
+            pass

@@ -1,9 +1,10 @@
 """Training from a recipe to a scored model: plan the steps, take them, watch, save, and score the test set once."""
 import os
 import time
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 
 from ..errors import Interrupted
+from ..runs import curves
 from ..runs.config import build_model
 from ..runs.folder import FollowedRun, RunFolder
 from . import describe, interrupts, plan, prepare, ranks, results
@@ -55,6 +56,8 @@ def resume(path, threads=None, data_dir=None, console=None, **length):
         held.enter_context(run.lock())
         checkpoint, finished = run.read_checkpoint(), os.path.exists(run.file("result.json"))
         if finished and not length:
+            if not os.path.exists(run.file("curves.png")):
+                progress.say(curves.draw_curves(run))
             progress.say(f"{run.path}: this run is finished; numpyvit evaluate {run.path} scores it, and --resume "
                          f"{run.path} --minutes 10 extends it")
             return None
@@ -115,10 +118,12 @@ def follow(world, config, model, data_dir, threads, progress):
 def run_to_the_end(trainer, checkpoint=None):
     """From the checkpoint, or from the first step, to result.json."""
     run, progress, world = trainer.run, trainer.progress, trainer.world
+    again = f"numpyvit train --resume {run.path}"
     with trainer.lanes:
         world.first_on_node(trainer.compile)
         if trainer.config.plan is None:
-            speed = plan.measure_speed(trainer) if trainer.recipe.minutes else None
+            with naming_the_way_on(f"stopped before the first step; continue with: {again}"):
+                speed = plan.measure_speed(trainer) if trainer.recipe.minutes else None
             images = len(trainer.val_labels), len(trainer.dataset.test)
             start = checkpoint.position.step if checkpoint else 0
             made = world.from_first(
@@ -132,19 +137,36 @@ def run_to_the_end(trainer, checkpoint=None):
         trainer.watched.restore()
         describe.describe(trainer, resumed)
         progress.start(trainer.config.plan.steps, trainer.steps_per_epoch, trainer.recipe.batch_size, trainer.work)
-        again = f"numpyvit train --resume {run.path}"
-        with progress:
+        with progress, naming_the_way_on(f"stopped while scoring the test images; finish with: {again}"):
             try:
-                with interrupts.Interrupts(progress.end) as signals:
+                with interrupts.Interrupts(progress.end, *what_signals_say(trainer, again)) as signals:
                     take_steps(trainer, signals)
+                if trainer.watched.impatient:
+                    progress.say(trainer.watched.why_stopped())
                 result = results.finish(trainer)
-            except KeyboardInterrupt:
-                raise Interrupted(f"stopped while scoring the test images; finish with: {again}") from None
             except OSError as error:                                         # a full disk, for one
                 error.add_note(f"when that is mended, continue with: {again}")
                 raise
-    results.draw(trainer)                                # after the lanes: Matplotlib can use the memory they freed
+    with naming_the_way_on(f"the run is finished, but its curves are not drawn; {again} draws them"):
+        results.draw(trainer)                            # after the lanes: Matplotlib can use the memory they freed
     return result
+
+
+@contextmanager
+def naming_the_way_on(text):
+    """Inside, Ctrl-C is an Interrupted with this text."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(text) from None
+
+
+def what_signals_say(trainer, again):
+    """The texts of the first and the second signal; none on other ranks, and none for a run without files."""
+    if trainer.world.rank > 0 or not trainer.run.has_files:
+        return "", ""
+    return ("finishing this step and writing a checkpoint; Ctrl-C again stops at once, without one",
+            f"numpyvit: stopped without a checkpoint; continue with: {again}")
 
 
 def take_steps(trainer, signals):

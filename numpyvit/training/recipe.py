@@ -99,6 +99,17 @@ def check_effect(recipe, given):
         if name in unusual and not recipe.small_size:
             raise UserError(f"--{name.replace('_', '-')} is about the smaller images that a run can begin with: give "
                             "--small-size as well, the side of these images")
+    if "small_size" in unusual and not recipe.small_share:
+        raise UserError("--small-size is about the first part of a run, and --small-share 0 leaves no such part: leave "
+                        "out one of the two")
+    for name in ("beta1", "beta2", "eps", "momentum"):
+        if name in unusual and name not in optimizer_settings(recipe.optimizer):
+            raise UserError(f"--{name}: {recipe.optimizer} has no such setting, its own are "
+                            f"{', '.join(optimizer_settings(recipe.optimizer))}: leave out --{name}")
+    if "shards" in unusual and recipe.shards > recipe.batch_size:
+        raise UserError(f"--shards: expected at most the {recipe.batch_size} images of a batch, got {recipe.shards}")
+    if "data_dir" in unusual and recipe.data == "shapes":
+        raise UserError("--data-dir: the data set shapes needs no files: leave out --data-dir")
     if "lr_rest" in unusual and len(OPTIMIZERS[recipe.optimizer]) == 1:
         raise UserError("--lr-rest is about the parameters that an optimizer leaves to another one, and "
                         f"{recipe.optimizer} leaves none: leave out --lr-rest, or give --optimizer muon")

@@ -19,6 +19,7 @@ def finish(trainer):
     run, data, recipe, say = trainer.run, trainer.config.data, trainer.recipe, trainer.progress.say
     result = {"weights": choose_weights(trainer), "steps": run.position.step,
               "epochs": run.position.step / trainer.steps_per_epoch}
+    result |= {"ended": "patience"} if trainer.watched.impatient else {}
     started = time.monotonic()
     if recipe.test:
         result |= score_test(trainer)

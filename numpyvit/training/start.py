@@ -3,11 +3,12 @@ import dataclasses
 import math
 
 from ..errors import UserError
-from ..models import FAMILIES
+from ..models import FAMILIES, family_of
 from ..module import pair
 from ..runs.classifier import Classifier, is_run
 from ..weights.build import describe
-from ..weights.load import assign_weights, fill
+from ..weights.load import assign_weights, compare_configs, fill
+from ..weights.recognise import Recognised
 from ..weights.sources import read_source
 
 RATES = ("drop_rate", "attn_drop_rate", "drop_path_rate")                    # of training, not of the weights
@@ -51,7 +52,9 @@ def start_from(path, model, classes):
                 raise UserError(f"{path} is a {type(other).__name__}, the model is a {type(model).__name__}")
             theirs, model.preprocessing = other.classes, other.preprocessing
             config = dataclasses.asdict(other.config)
-            sentences = assign_weights(model, other.state_dict(), drop_head=True, config=config)
+            found = Recognised("numpyvit", family_of(model), {}, {})
+            sentences = compare_configs(found, config, model.config)
+            sentences += assign_weights(model, other.state_dict(), drop_head=True, config=config)
         else:
             source = read_source(path)
             sentences = fill(model, source, drop_head=True)

@@ -10,7 +10,6 @@ from ..errors import UserError
 from ..inspection.flops import training_flops
 from ..ops.cross_entropy import cross_entropy_forward
 from ..ops.optim import optimizer_settings
-from ..threads import usable_cores
 from .batches import Batches
 from .lanes import Lanes
 from .optim import Optimizer
@@ -26,7 +25,8 @@ from .whiten import filters_name, whiten
 class Trainer:
     """The model of a RunConfig, its optimiser, the lanes, and the data as indices into the data set.
 
-    run: the RunFolder.   threads: one a core unless given; never more than the run's shards.   world: its ranks
+    run: the RunFolder.   threads: one a core unless given; as many as there are shards compute gradients
+    world: its ranks
     Raises UserError where batch size, validation split or augmentation do not fit the data.
     """
 
@@ -48,7 +48,6 @@ class Trainer:
         self.batches = Batches(dataset.train, train_rows, self.recipe, len(dataset.classes), self.mean, self.std)
         self.steps_per_epoch = self.batches.steps_per_epoch
         shards = config.lanes.shards
-        threads = min(threads or usable_cores(), -(-shards // world.size))
         self.lanes = Lanes(model, threads, shards, config.lanes.micro_batch, self.recipe.label_smoothing,
                            config.lanes.sum, self.optimizer.ranges, self.optimizer.frozen)
         self.small_lanes = self.lanes_for(self.recipe.small_size) if self.recipe.small_size else None

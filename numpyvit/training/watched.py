@@ -14,6 +14,7 @@ class Watched:
 
     def __init__(self, trainer):
         self.trainer, self.accuracies, self.best = trainer, {}, None         # {step: accuracy}
+        self.impatient = False                                               # whether patience has ended the run
         for name, asked in (("keep best", trainer.recipe.keep == "best"), ("patience", trainer.recipe.patience > 0)):
             if asked and not len(trainer.val_labels):
                 raise UserError(f"{name}: expected validation images, got --val 0")
@@ -44,7 +45,14 @@ class Watched:
         patience, start = self.trainer.recipe.patience, self.trainer.config.plan.start
         accuracies = [accuracy for step, accuracy in self.accuracies.items() if step > start]
         if patience and len(accuracies) - 1 - int(np.argmax(accuracies or [0])) >= patience:
-            self.trainer.stopping = True
+            self.trainer.stopping = self.impatient = True
+
+    def why_stopped(self):
+        """The sentence for a run that patience has ended."""
+        best = max(self.accuracies, key=self.accuracies.get)
+        last, steps, patience = max(self.accuracies), self.trainer.config.plan.steps, self.trainer.recipe.patience
+        return (f"stopped after step {last:,} of {steps:,}: no better validation accuracy in {patience} looks than the "
+                f"{self.accuracies[best]:.2%} of step {best:,}")
 
     def keep(self):
         """Keep the weights of now: in best.safetensors, or in memory where the run has no files."""
