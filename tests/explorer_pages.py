@@ -46,8 +46,9 @@ def recording(name, **settings):
 
 def about(recording, **more):
     config = recording.model.config
+    predicted, label = (int(recording.tape.value(recording.named[name])[0].argmax()) for name in ("logits", "target"))
     return {"model": "tiny", "family": type(recording.model).__name__, "parameters": recording.model.num_parameters(), "image": "photo.png",
-            "classes": ["ant", "bee", "cat", "dog", "eel"], "label": 0, "predicted": 0, "label_given": True, "bits": 24, "rounding": 0.0,
+            "classes": ["ant", "bee", "cat", "dog", "eel"], "label": label, "predicted": predicted, "label_given": True, "bits": 24, "rounding": 0.0,
             "config": {k: v for k, v in vars(config).items()}, **more}
 
 

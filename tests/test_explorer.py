@@ -1,6 +1,10 @@
 """The explorer's recording: the definitions themselves, on arrays that remember how they were computed."""
+import base64
 import dataclasses
+import gzip
+import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -164,12 +168,8 @@ def test_too_large_a_model_is_refused(monkeypatch):
 def test_a_page_without_room_for_the_update_does_without(monkeypatch):
     """Muon's products of wide matrices are more numbers than the whole pass: the page leaves the step out and says so."""
     from numpyvit.explorer import write
-    from numpyvit.explorer.update import STATE_BITS, UpdateStep
-    from numpyvit.training.optim import Optimizer
     model, pixels, labels, _ = subject("vit")
-    optimizer = Optimizer(float64_twin(model), "muon")
-    vectors = {name: keep_bits(np.full(optimizer.vectors[name].size, 0.01), STATE_BITS) for name in optimizer.vectors}
-    update = UpdateStep(optimizer, "muon", 0.01, 7, vectors)
+    update = an_update(model, "muon")
     pass_alone, with_update = (write.numbers_of(write.record(model, pixels[:1], labels[:1], MEAN, STD, optimizer=o)) for o in (None, update))
     assert pass_alone < with_update
     monkeypatch.setattr(write, "document", lambda recording, about: about)
@@ -178,9 +178,42 @@ def test_a_page_without_room_for_the_update_does_without(monkeypatch):
         about = explore(model, pixels[0], [*"abcde"], MEAN, STD, update=update)
         assert about["bits"] == 24 and about["update_left_out"] is not there
     monkeypatch.setattr(write, "LARGEST", next(n for n in range(800_000, 900_000, 100) if fits_in(n, model, monkeypatch)))
-    assert write.bits_that_fit(model, 2) is None
     about = explore(model, pixels[0], [*"abcd", b"b \xff".decode(errors="surrogateescape")], MEAN, STD, update=update)
     assert about["bits"] < 24 and about["update_left_out"] and about["classes"] == [*"abcd", "b ?"]
+
+
+def an_update(model, kind, seed=0, **settings):
+    """The UpdateStep of an optimiser with random vectors."""
+    from numpyvit.explorer.update import UpdateStep
+    from numpyvit.training.optim import Optimizer
+    rng, optimizer = np.random.default_rng(seed), Optimizer(float64_twin(model), kind, **settings)
+    vectors = {name: np.abs(rng.standard_normal(v.size, dtype=np.float32)) * 0.01 for name, v in optimizer.vectors.items()}
+    return UpdateStep(optimizer, kind, 0.01, 7, vectors)
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_what_the_optimiser_remembers_is_rounded_only_where_the_page_has_no_room(kind, monkeypatch):
+    """24 bits, then fewer, and with Muon never below 16: its steps would be wrong."""
+    from numpyvit.explorer import write
+    model, pixels, _, _ = subject("vit")
+
+    def kept(largest):
+        monkeypatch.setattr(write, "LARGEST", largest)
+        update = an_update(model, kind)
+        text = explore(model, pixels[0], [*"abcde"], MEAN, STD, update=update)
+        about = json.loads(gzip.decompress(base64.b64decode(re.search('id="program">([^<]*)<', text)[1])))["about"]
+        assert about["state_bits"] in (None, update.bits)
+        return about["state_bits"], about["update_left_out"], len(text)
+
+    monkeypatch.setattr(write, "OVERHEAD", 0)                                 # so that the weights are not rounded first
+    bits, left_out, largest = kept(10_000_000)
+    assert (bits, left_out) == (24, False)
+    seen = []
+    for size in range(largest, largest - 30_000, -4_000):
+        bits, left_out, length = kept(size)
+        assert left_out is (bits is None) and (bits is None or length < size)
+        seen.append(bits or 0)
+    assert seen == sorted(seen, reverse=True) and {16, 0} < set(seen) and (10 in seen) is (kind == "adamw")
 
 
 def fits_in(size, model, monkeypatch):
@@ -200,16 +233,13 @@ def test_markup_in_names_stays_data(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["adamw", "adam", "sgd", "muon"])
-def test_the_update_is_the_optimisers(kind, rng=np.random.default_rng(0)):
+def test_the_update_is_the_optimisers(kind):
     """A step of training/optim.py on the recorded gradient, from the same moments, gives the recorded weights."""
     from numpyvit.explorer.record import record
-    from numpyvit.explorer.update import STATE_BITS, UpdateStep
-    from numpyvit.training.optim import Optimizer
     model, pixels, labels, _ = subject("vit")
-    twin = float64_twin(model)
-    optimizer = Optimizer(twin, kind, weight_decay=0.05, clip_norm=0.5)
-    vectors = {name: np.abs(keep_bits(rng.standard_normal(twin.flat.size) * 0.01, STATE_BITS)) for name in optimizer.vectors}
-    r = record(model, pixels, labels, MEAN, STD, optimizer=UpdateStep(optimizer, kind, 0.01, 7, vectors))
+    update = an_update(model, kind, weight_decay=0.05, clip_norm=0.5)
+    optimizer, vectors, twin = update.optimizer, update.vectors, update.optimizer.model
+    r = record(model, pixels, labels, MEAN, STD, optimizer=update)
     for name, p, start, end in twin.layout():
         p.grad[...] = r.tape.value(r.gradients[name])
         for key, vector in vectors.items():
@@ -225,7 +255,6 @@ def test_the_step_of_a_run_has_the_rate_of_its_schedule(settings, tmp_path, monk
     """Stopped, finished, extended: the rate is the one that metrics.jsonl has of the step that the page names."""
     from numpyvit.errors import Interrupted
     from numpyvit.explorer.update import update_of
-    from numpyvit.explorer.write import update_text
     from numpyvit.runs.classifier import Classifier
     from numpyvit.runs.folder import RunFolder
     from numpyvit.training import loop
@@ -246,10 +275,10 @@ def test_the_step_of_a_run_has_the_rate_of_its_schedule(settings, tmp_path, monk
     assert not stopped.ended and stopped.number == len(rates()) + 1 == 6
     loop.resume(run)
     assert stopped.lr == rates()[6] != recipe(**settings).lr
-    assert update_text(stopped) == f"{kind}, step 6, learning rate {rates()[6]:.4g}"
+    assert stopped.text() == f"{kind}, step 6, learning rate {rates()[6]:.4g}"
     ended = update_of(Classifier(run))
     assert (ended.ended, ended.number, ended.lr) == (True, 13, rates()[12]) and ended.lr < recipe(**settings).lr / 4
-    assert update_text(ended) == (f"{kind}, step 13, one more than the run took, with the learning rate of step 12, its last, "
+    assert ended.text() == (f"{kind}, step 13, one more than the run took, with the learning rate of step 12, its last, "
                                   f"{rates()[12]:.4g}")
     with monkeypatch.context() as patch:                                      # a schedule of its own
         stop_at(patch, 1)
@@ -300,3 +329,25 @@ def test_weights_without_a_run(tmp_path, capsys):
     assert cli.main(["explore", str(tmp_path / "plain.safetensors"), str(tmp_path / "i.png"), "-o", str(out)]) == 2
     assert cli.main(["explore", str(tmp_path / "nothing"), str(tmp_path / "i.png"), "-o", str(out)]) == 2
     assert capsys.readouterr().err.count("\n") == 2
+
+
+def test_weights_that_do_not_tell_the_number_of_heads(tmp_path, capsys):
+    """--set says what the file does not tell; a run tells all, and --set is an error."""
+    import numpyvit
+    from numpyvit.cli import main as cli
+    from PIL import Image
+    model, pixels, _, _ = subject("vit")
+    numpyvit.save_weights(model, tmp_path / "w.pth", format="timm")
+    Image.fromarray(pixels[0].transpose(1, 2, 0)).save(tmp_path / "i.png")
+    out = tmp_path / "e.html"
+    command = ["explore", str(tmp_path / "w.pth"), str(tmp_path / "i.png"), "-o", str(out)]
+    assert cli.main(command) == 2 and "give num_heads" in capsys.readouterr().err
+    assert cli.main([*command, "--set", "num_heads=3"]) == 0
+    text = out.read_text(encoding="utf-8")
+    about = json.loads(gzip.decompress(base64.b64decode(re.search('id="program">([^<]*)<', text)[1])))["about"]
+    assert about["config"]["num_heads"] == 3
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    assert cli.main(["explore", str(run), str(tmp_path / "i.png"), "--set", "num_heads=3"]) == 2
+    err = capsys.readouterr().err
+    assert "num_heads cannot be chosen" in err and err.count("\n") == 1

@@ -195,7 +195,7 @@ def test_a_head_that_the_next_block_does_not_have(browser, pages):
 def test_names_are_shown_as_text(browser, pages):
     browser.open(pages["vit"])
     assert browser.run("$('image-name').textContent") == HOSTILE_FILE
-    assert browser.run("$('predicted').textContent") == HOSTILE[0]
+    assert browser.run("$('predicted').textContent") == HOSTILE[browser.run("app.program.about.predicted")]
     assert browser.run("document.querySelectorAll('main img, main script').length") == 0
     assert HOSTILE_FILE in browser.run("document.title")
 
@@ -269,13 +269,95 @@ def test_the_cell_panel_is_reachable_on_a_small_screen(pages):
             assert browser.run("document.activeElement.id") == "cell"
             browser.run("document.querySelector('#cell .jump').click()")
             assert abs(browser.run(f"{top}('step')")) < 2
-            browser.run("showTour(0)")
-            for _ in range(browser.run("tour.stops.length")):
-                shown = browser.run("tour.stops[tour.at].mode ? 'photo-panel' : tour.stops[tour.at].cell ? 'cell' : 'step'")
-                assert -2 < browser.run(f"{top}({shown!r})") < 2, browser.run("tour.stops[tour.at].title")
-                browser.run("showTour(tour.at + 1)")
         browser.size(1400, 1000)
         assert not browser.run("document.querySelector('#step .jump')?.checkVisibility()")
+
+
+STOP = """(() => { const stop = tour.stops[tour.at], strip = $("strip"),
+  shown = stop.show ?? (stop.mode ? "#photo" : stop.cell ? "#cell" : ".code-line.lit"), box = document.querySelector(shown).getBoundingClientRect();
+  return [box.top, box.height, getComputedStyle(strip).position === "sticky" ? strip.getBoundingClientRect().bottom : 0,
+    $("tour").getBoundingClientRect().top]; })()"""
+
+
+@pytest.mark.parametrize("size", [(1280, 800), (1920, 1080), (640, 400), (390, 844)], ids=str)
+def test_what_a_stop_is_about_is_in_the_free_part_of_the_window(size, browser, pages):
+    """Below the strip and above the tour's box: all of it, or its top and as much as there is room for."""
+    for name in NAMES:
+        browser.size(*size)
+        browser.open(pages[name])
+        for at in range(browser.run("tour.stops.length")):
+            browser.run(f"showTour({at})")
+            top, height, first, last = browser.run(STOP)
+            said = browser.run("tour.stops[tour.at].title"), top, height, first, last
+            assert first - 2 <= top and (top + height <= last + 2 or top <= first + 10), said
+            assert "left" not in browser.run("tour.stops[tour.at].text()").split()
+    browser.size(1400, 1000)
+
+
+def test_class_names_have_room(browser, recordings, tmp_path):
+    """CIFAR's longest names, on windows of the width of a small laptop; a longer name is in the title."""
+    names = ["automobile", "airplane", "horse", "a very long name " * 5, "truck"]
+    path = page(recordings["vit"], tmp_path / "page.html", classes=names)
+    for width in (1000, 1280, 1320, 1400):
+        browser.size(width, 800)
+        browser.open(path)
+        browser.run("askFor(0)")
+        cut = browser.run("[...document.querySelectorAll('.classes button')].filter(e => e.scrollWidth > e.clientWidth).map(e => e.title)")
+        assert len(cut) <= 1 and all(title.startswith(names[3]) for title in cut), (width, cut)
+    browser.size(1400, 1000)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_header_and_tour_follow_a_change(name, browser, pages):
+    """What the page says about prediction and label is true after a pixel or the label has changed."""
+    browser.open(pages[name])
+    for change in ("askFor((app.program.about.label + 1) % 5)",
+                   "(d => (d.fill(255), app.edited([app.program.named.pixels])))(app.ownLeaf(app.program.named.pixels))",
+                   "(row => (app.ownLeaf(row[1]).set([9, -9, 9, -9, 9], 0), app.edited([row[1]])))(app.program.parameters.at(-1))"):
+        browser.run(change)
+        logits, target = browser.run("[[...app.engine.get(app.program.named.logits)], [...app.engine.get(app.program.named.target)]]")
+        predicted, asked = HOSTILE[int(np.argmax(logits))], HOSTILE[int(np.argmax(target))]
+        assert browser.run("$('predicted').textContent") == predicted
+        assert browser.run("$('label-text').textContent") == f" · the loss asks for {asked}"
+        assert "after your change" in browser.run("$('changed').textContent")
+        for title, said in (("The image", predicted), ("Logits", predicted), ("The loss", asked)):
+            browser.run(f"showTour(tour.stops.findIndex(s => s.title === {title!r}))")
+            assert f"“{said}”" in browser.run("document.querySelector('#tour p').textContent"), (title, change)
+    browser.run("askFor(2)")
+    assert f"“{HOSTILE[2]}”" in browser.run("document.querySelector('#tour p').textContent")        # while the stop is open
+
+
+def test_a_malformed_address_is_no_address(browser, pages):
+    browser.open(pages["vit"], "#%")
+    browser.run("app.select(5)")
+    assert browser.run("app.step().number") == 5 and browser.run("location.hash").endswith(browser.run("encodeURI(app.address())"))
+
+
+def test_the_tangent_is_told_in_numbers(browser, pages):
+    """The table is there before a value is dragged, and after an arrow key has moved it: value, tangent, loss."""
+    browser.open(pages["vit"])
+    browser.run("(row => app.select(app.stepOf.get(row[1]).number, 4))(app.program.parameters.find(r => /qkv.weight$/.test(r[0])))")
+    table = "[...document.querySelectorAll('.whatif td:last-child')].map(e => e.textContent)"
+    first, loss, slope, start = browser.run(f"[{table}, app.engine.get(app.program.named.loss)[0], app.data(gradientOf(app.step()))[4], app.data(app.step())[4]]")
+    assert len(first) == 3 and math.isclose(number(first[1]), loss, rel_tol=1e-5) and first[1] == first[2]
+    browser.run("document.querySelector('.whatif input').focus()")
+    browser.key("ArrowRight")
+    browser.until("app.isChanged && !!$('changed')", True)
+    value, tangent, real = map(number, browser.run(table))
+    now = browser.run("app.data(app.step())[4]")
+    assert now != start and math.isclose(value, now, rel_tol=1e-4)
+    assert math.isclose(tangent, loss + slope * (now - start), rel_tol=2e-5)
+    assert math.isclose(real, browser.run("app.engine.get(app.program.named.loss)[0]"), rel_tol=1e-5)
+
+
+def test_blank_cells_of_a_folded_vector_are_blank(browser, pages):
+    browser.open(pages["vit"])
+    drawn = browser.run("""(() => { const canvas = document.createElement("canvas"), data = Float64Array.from({length: 67}, (_, k) => k + 1),
+      g = folded({rows: 1, columns: 67, cell: (r, c) => c});
+      paint(canvas, data, g.rows, g.columns, g.cell, scaleOf(data));
+      const pixels = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
+      return [g.rows * g.columns, [...pixels].filter((_, k) => k % 4 === 3)]; })()""")
+    assert drawn == [128, [255] * 67 + [0] * 61]
 
 
 @pytest.mark.parametrize("name", NAMES)

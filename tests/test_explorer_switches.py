@@ -7,9 +7,8 @@ import pytest
 from chromium import PROGRAM, Browser
 from explorer_pages import MEAN, STD, page, recording, subject
 from numpyvit import functional as F
-from numpyvit.explorer.pack import keep_bits
 from numpyvit.explorer.record import definitions, float64_twin, record
-from numpyvit.explorer.update import STATE_BITS, UpdateStep
+from numpyvit.explorer.update import UpdateStep
 from numpyvit.ops import attention, window_attention
 from numpyvit.training.optim import Optimizer
 from test_explorer_browser import TERMS
@@ -198,9 +197,9 @@ def test_the_update_follows_a_change(kind, browser, tmp_path, rng=np.random.defa
     twin, remembered = float64_twin(model), float64_twin(model)
     optimizer = Optimizer(twin, kind, weight_decay=0.05, clip_norm=0.01, freeze="blocks.0.norm1.*")
     noise = rng.standard_normal(twin.flat.size) * 0.01
-    vectors = {name: np.abs(keep_bits(noise, STATE_BITS)) for name in optimizer.vectors}
+    vectors = {name: np.abs(noise.astype(np.float32)) for name in optimizer.vectors}
     r = record(model, pixels, labels, MEAN, STD, optimizer=UpdateStep(optimizer, kind, 0.01, 7, vectors))
-    browser.open(page(r, tmp_path / "page.html", update=kind))
+    browser.open(page(r, tmp_path / "page.html"))
     before = browser.run("app.engine.get(app.program.named.clip_scale)[0]")
     browser.run("switchToken(attentionBlocks()[0], 2, true)")
     for path, p in twin.named_parameters():

@@ -312,3 +312,20 @@ def test_a_run_begins_another_net_as_its_weights_would(run, field, words, tmp_pa
         train("--init", path, "--set", field, "--data", "shapes", "--steps", "1", "--out", tmp_path / str(number), "--threads", "1", "--no-test")
         said.append(" ".join(" ".join(capsys.readouterr()).split()))
     assert all(words in text for text in said), said
+
+
+def test_fields_of_weights_can_be_chosen_and_those_of_runs_cannot(run, tmp_path, capsys):
+    """timm's names do not tell the number of heads: 64 channels are one head, unless --set says otherwise."""
+    image = tmp_path / "x.png"
+    pytest.importorskip("PIL.Image").new("RGB", (16, 16), (200, 30, 90)).save(image)
+    model = numpyvit.create_model("vit", img_size=16, patch_size=4, embed_dim=64, depth=1, num_heads=4, num_classes=3)
+    for _, p in model.named_parameters():
+        p.data[...] += np.random.default_rng(0).normal(0, 0.2, p.shape)
+    numpyvit.save_weights(model, tmp_path / "w.pth", format="timm")
+    said = []
+    for more in ([], ["--set", "num_heads=4"]):
+        assert cli.main(["predict", str(tmp_path / "w.pth"), str(image), *more]) == 0
+        said.append(capsys.readouterr().out.splitlines())
+    assert "assumed 1 head" in said[0][0] and "head" not in said[1][0] and said[0][-1] != said[1][-1]
+    assert "num_heads cannot be chosen" in refused(capsys, "predict", run, image, "--set", "num_heads=4")
+    assert "num_heads cannot be chosen" in refused(capsys, "evaluate", run, "--set", "num_heads=4")

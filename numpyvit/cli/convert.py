@@ -1,6 +1,6 @@
 """numpyvit convert: weights from one library's names to another's."""
 from ..errors import on_one_line
-from .options import field_value
+from .options import add_fields
 
 
 def add_commands(commands):
@@ -12,9 +12,7 @@ def add_commands(commands):
     p.add_argument("out", metavar="OUT", help="a file: .safetensors, .pth or .npz; for huggingface a folder")
     p.add_argument("--to", metavar="FORMAT", default="numpyvit",
                    help="numpyvit (default), timm, huggingface, torchvision, google or microsoft")
-    p.add_argument("--set", dest="fields", action="append", type=field_value, metavar="FIELD=VALUE", default=[],
-                   help="a field of the model's config that the file does not tell, such as num_heads=3; each field "
-                        "takes a --set of its own")
+    add_fields(p)
     p.set_defaults(run=run_convert)
 
 

@@ -32,6 +32,13 @@ def add_tta(parser):
                              "of them also moved by a pixel (none)")
 
 
+def add_fields(parser):
+    """--set: fields of the model's config that weights do not tell, as a list of pairs."""
+    parser.add_argument("--set", dest="fields", action="append", type=field_value, metavar="FIELD=VALUE", default=[],
+                        help="a field of the model's config that a file of weights does not tell, such as num_heads=3; "
+                             "each field takes a --set of its own")
+
+
 def field_value(text):
     """"depth=4", "depths=2,2,6,2", "depths=(2, 2, 6, 2)", "qkv_bias=false" → (name, value)"""
     name, equals, value = text.partition("=")

@@ -5,7 +5,7 @@ import os
 import sys
 
 from ..errors import UserError, on_one_line
-from .options import add_tta, check_data_set, positive
+from .options import add_fields, add_tta, check_data_set, positive
 
 AT_ONCE = 256                                                                # images that predict holds in memory
 
@@ -32,6 +32,7 @@ def add_evaluate(commands):
     p.add_argument("--mistakes", metavar="FILE",
                    help="draw the wrong images of which the model is surest: .png, .svg or .pdf")
     add_tta(p)
+    add_fields(p)
     p.set_defaults(run=run_evaluate)
 
 
@@ -42,7 +43,7 @@ def run_evaluate(args):
     from ..training.ranks import world
     for path in filter(None, (args.confusion, args.mistakes)):
         check_can_save(path)
-    classifier = Classifier(args.path)
+    classifier = Classifier(args.path, dict(args.fields))
     images, labels, what, notice = images_to_score(classifier, args)
     place = f"step {classifier.step} of {classifier.run.path}" if classifier.run else args.path
     if not classifier.run:
@@ -125,6 +126,7 @@ def add_predict(commands):
     form.add_argument("--json", action="store_true", help="one JSON object an image: file, classes with probabilities")
     form.add_argument("--csv", action="store_true", help="a table with a column a class and its probability")
     add_tta(p)
+    add_fields(p)
     p.set_defaults(run=run_predict)
 
 
@@ -133,7 +135,7 @@ def run_predict(args):
     import numpy as np
 
     from ..runs.classifier import Classifier
-    classifier, failed = Classifier(args.path), False
+    classifier, failed = Classifier(args.path, dict(args.fields)), False
     if not classifier.run:
         tell(classifier, sys.stderr if args.json or args.csv else None)
     files = [file for path in args.images for file in image_files(path)]

@@ -5,9 +5,10 @@ from importlib import resources
 
 from .pack import arrays_of, packed, program_of, to_json
 
-SCRIPTS = ("arrays.js", "primitives.js", "engine.js", "derive.js", "load.js", "app.js", "dom.js", "geometry.js",
-           "maps.js", "strip.js", "source.js", "bigmap.js", "step.js", "cell.js", "overlay.js", "photo.js",
-           "classes.js", "whatif.js", "switches.js", "tour.js", "start.js")
+SCRIPTS = ("arrays.js", "primitives.js", "engine.js", "derive.js", "load.js", "app.js", "dom.js", "axes.js",
+           "geometry.js", "maps.js", "strip.js", "twin.js", "source.js", "bigmap.js", "step.js", "cell.js",
+           "overlay.js", "photo.js", "classes.js", "whatif.js", "switches.js", "tour.js", "guide.js",
+           "start.js")
 POLICY = ("default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
           "form-action 'none'")
 

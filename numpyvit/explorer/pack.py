@@ -20,13 +20,15 @@ def steps_of(recording):
     A name is the first that any line gave to the array. One that no line names is a part of a step's line.
     """
     tape, calls = recording.tape, recording.calls
-    names = {}
+    names, readers = {}, {}                                                  # reader: the first call that was handed it
     for call, line, name, node in recording.order:
         if tape.nodes[node].op == "full":                                    # zeros that the next lines fill
             continue
         argument = line == call.first and tape.nodes[node].call != call.number
         if argument and tape.nodes[node].op == "put":                        # an array that is being filled
             continue
+        if argument:
+            readers.setdefault(node, call)
         names.setdefault(node, f"{call.function.rpartition('.')[0] or call.function}({name})" if argument else name)
     for path, node in recording.gradients.items():
         names[node] = path.rpartition(".")[2] + ".grad"
@@ -42,8 +44,13 @@ def steps_of(recording):
         call = calls[node.call] if node.call is not None else None
         op = node.attrs["kind"] if node.op == "leaf" else call.function if call else "input"
         step = {"node": i, "name": names[i], "module": modules[i], "op": op, "phase": call.phase if call else "forward"}
-        if call is None and node.op not in ("leaf", "embedded") and i > recording.named["dlogits"]:
-            step |= {"phase": "backward", "op": "clipping" if modules[i] == "optimizer" else "input"}
+        if call is None and modules[i] == "optimizer":
+            step |= {"phase": "update", "op": "clipping"}
+        elif call is None and i == recording.named["dpixels"]:
+            step["phase"] = "backward"
+        elif call is None and i in readers and readers[i].phase == "update" and node.op != "leaf":
+            reader = readers[i]                                              # Muon's matrices: views of the parameters
+            step |= {"module": reader.module, "op": reader.function, "phase": reader.phase}
         key = f"{step['module'] or 'model'}/{step['op']}/{step['name']}"
         taken[key] = taken.get(key, 0) + 1
         step["id"] = key if taken[key] == 1 else f"{key}~{taken[key]}"
@@ -109,12 +116,16 @@ def program_of(recording, about):
 
 
 def parameter_rows(recording):
-    """[name, parameter node, gradient node, updated node or −1, [[what the optimiser remembers, node]]]"""
+    """[[name, parameter node, gradient node, updated node or −1, states and text as in Recording], …]
+
+    The updated node of a frozen parameter is the parameter node.
+    """
     first = {}
     for i, node in enumerate(recording.tape.nodes):
         if node.op == "leaf" and node.attrs["kind"] == "parameter":
             first[".".join(filter(None, [node.attrs["module"], node.attrs["name"]]))] = i
-    return [[name, first[name], node, recording.updated.get(name, -1), recording.states.get(name, [])]
+    return [[name, first[name], node, recording.updated.get(name, -1), recording.states.get(name, []),
+             recording.texts.get(name, "")]
             for name, node in recording.gradients.items()]
 
 

@@ -205,7 +205,8 @@ class Recording:
     """What record() found: tape, calls, model; order: every (call, line, name, node), in time;
     named: {pixels, target, images, logits, loss, dlogits, dimages, dpixels: node}, and where an optimiser clips
     {grad_squares, grad_norm, clip_scale: node};
-    gradients: {name of a parameter: node}; updated: {name: node of the parameter after a step of the optimiser}."""
+    gradients: {name of a parameter: node}; updated: {name: node of the parameter after a step of the optimiser};
+    states: {name: [(what the optimiser remembers, node)]}; texts: {name: which step the optimiser takes of it}."""
 
 
 def record(model, pixels, label, mean, std, train=False, rng=None, optimizer=None):
@@ -235,12 +236,13 @@ def record(model, pixels, label, mean, std, train=False, rng=None, optimizer=Non
         recorder.module = ""
         dimages = model.backward(dlogits, cache)
         dpixels = dimages / (std * 255.0)
-        r.updated, r.states, clipping = {}, {}, {}
+        r.updated, r.states, r.texts, clipping = {}, {}, {}, {}
         if optimizer:
+            recorder.phase = "update"
             for name, gradient in gradients.items():
                 recorder.module = name.rpartition(".")[0]
                 r.updated[name] = optimizer(name, parameters[name], gradient, gradients, tape)
-            r.states, clipping = optimizer.states, optimizer.clipping
+            r.states, r.texts, clipping = optimizer.states, optimizer.texts, optimizer.clipping
     r.tape, r.calls, r.order, r.model = tape, recorder.calls, recorder.order, model
     named = dict(pixels=image, target=target, images=images, logits=logits, loss=loss, dlogits=dlogits, dimages=dimages,
                  dpixels=dpixels, **clipping)

@@ -45,23 +45,28 @@ def load_model(path, dtype=None, **fields):
                         "with random weights")
     if not is_run(path):
         return build.load_model(path, dtype, **fields)
-    if fields or dtype:
-        what = ", ".join(fields) or "dtype"
-        raise UserError(f"{path}: a run's model is as config.json describes it; {what} cannot be chosen")
+    check_nothing_chosen(path, [*fields, *(["dtype"] if dtype else [])])
     return Classifier(path).model
+
+
+def check_nothing_chosen(path, names):
+    """Raise UserError for fields that were given for the model of a run."""
+    if names:
+        raise UserError(f"{path}: a run's model is as config.json describes it; {', '.join(names)} cannot be chosen")
 
 
 class Classifier:
     """A model with its classes. Of a run: with the weights that count, the running average where the run keeps one,
-    else the last. Of anything else: whatever load_model makes of it.
+    else the last. Of anything else: whatever load_model makes of it.   fields: of its config, which weights do not tell
     """
 
-    def __init__(self, path):
+    def __init__(self, path, fields=None):
         self.path, self.run, self.config, self.block = os.fspath(path), None, None, BLOCK
         if is_run(path) or not os.path.exists(path):
+            check_nothing_chosen(path, fields or ())
             self.open_run(path)
         else:
-            self.model = build.load_model(path)
+            self.model = build.load_model(path, **(fields or {}))
         self.inference = ForInference(self.model)
         self.classes = self.model.classes or [str(k) for k in range(self.model.config.num_classes)]
         if self.model.preprocessing is None:

@@ -1,6 +1,15 @@
 "use strict";
 /* The page as a whole: what is selected, the address of it, and window.numpyvit for scripts. */
 
+/* A part of an address as text. */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text; // somebody typed it
+  }
+}
+
 const app = {
   program: null,
   engine: null,
@@ -35,13 +44,7 @@ const app = {
 
   /* "#id" or "#id[0,2,5,9]" → {at, cell}, or null. */
   parse(hash) {
-    let text = hash.replace(/^#/, "");
-    try {
-      text = decodeURIComponent(text);
-    } catch {
-      /* an address that somebody typed */
-    }
-    const [, id, index] = text.match(/^(.*?)(?:\[([\d, ]*)\])?$/);
+    const [, id, index] = decoded(hash.replace(/^#/, "")).match(/^(.*?)(?:\[([\d, ]*)\])?$/);
     const step = this.byId.get(id);
     if (!step) return null;
     const shape = this.shape(step);
@@ -64,7 +67,7 @@ const app = {
     this.cell = cell !== null && cell < this.data(this.step()).length ? cell : null;
     this.trail = trail;
     const address = this.address();
-    if (decodeURIComponent(location.hash) !== address) history.pushState(null, "", encodeURI(address));
+    if (decoded(location.hash) !== address) history.pushState(null, "", encodeURI(address));
     this.draw();
   },
 

@@ -21,10 +21,7 @@ function bigMap(step, data, shape, axes) {
     data,
     geometry.rows,
     geometry.columns,
-    (r, c) => {
-      const at = geometry.cell(r, c);
-      return at < 0 ? 0 : at;
-    },
+    geometry.cell,
     scale,
   );
   const limit = Math.min(460, document.documentElement.clientWidth - 56),
@@ -265,7 +262,7 @@ function meaning(step, flat, axes) {
     words = [];
   index.forEach((n, axis) => {
     if (shape[axis] === 1 || !axes[axis]) return;
-    if (axes[axis] === "parameter") words.push(`of ${app.program.parameters[n][0]}`);
+    if (axes[axis] === "parameter") words.push(`of ${app.program.parameters.filter(r => r[3] !== r[1])[n][0]}`);
     else if (axes[axis] === "class") words.push(`class ${app.program.about.classes[n] ?? n}`);
     else if (["token", "query", "key"].includes(axes[axis]))
       words.push(`${axes[axis]} ${tokenName(step, n, axes[axis], index)}`);

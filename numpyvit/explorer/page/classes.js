@@ -18,10 +18,18 @@ function brushAt([r, c], canvas) {
   paintPhoto(canvas);
 }
 
+/* The largest of the numbers that a named array has of the first image: the class that the model says now, for logits,
+   and the class that the loss asks for now, for target. */
+function classNow(name) {
+  const data = app.engine.get(app.program.named[name]).slice(0, app.program.about.classes.length);
+  return data.indexOf(data.reduce((a, b) => Math.max(a, b)));
+}
+const predictedNow = () => classNow("logits");
+const askedNow = () => classNow("target");
+
 /* The classes: probabilities now and when the page was opened, and which one the loss asks for. */
 function classBars(about) {
   const logits = app.engine.get(app.program.named.logits),
-    target = app.engine.get(app.program.named.target),
     K = about.classes.length;
   const most = Math.max(...logits),
     e = Array.from(logits, x => Math.exp(x - most)),
@@ -30,7 +38,7 @@ function classBars(about) {
   app.firstProbabilities ??= p;
   const order = [...p.keys()].sort((a, b) => p[b] - p[a]),
     shown = order.slice(0, 7),
-    asked = target.indexOf(Math.max(...target));
+    asked = askedNow();
   if (!shown.includes(asked)) shown.push(asked);
   return h(
     "div",
@@ -44,7 +52,7 @@ function classBars(about) {
           {
             class: "quiet" + (k === asked ? " target" : ""),
             style: {"--share": `${100 * p[k]}%`},
-            title: k === asked ? "the loss asks for this class" : "let the loss ask for this class",
+            title: `${about.classes[k]}: ` + (k === asked ? "the loss asks for it" : "let the loss ask for it"),
             onclick: () => askFor(k),
           },
           `${about.classes[k]}${k === asked ? " ←" : ""}`,

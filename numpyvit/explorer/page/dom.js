@@ -1,5 +1,5 @@
 "use strict";
-/* Elements, numbers as text, and what the axes of an array mean. */
+/* Elements, numbers as text, and links to steps. */
 
 /* h("p", {class: "note", onclick: f}, "text", element): text is always text, never markup. */
 function h(tag, props = {}, ...children) {
@@ -65,46 +65,6 @@ const subscript = n => [...String(n)].map(c => "₀₁₂₃₄₅₆₇₈₉"[
 
 const GIVEN = ["parameter", "buffer", "table", "image", "target", "state"];
 const isGiven = step => GIVEN.includes(step.op);
-
-/* What each axis of a step runs over. */
-function axesOf(step) {
-  const shape = app.shape(step),
-    n = shape.length;
-  if (isGiven(step) || /\.(grad|new)$|^dweight$|^weight$/.test(step.name)) {
-    if (n === 4 && step.op === "image") return ["image", "colour", "row", "column"];
-    if (n === 4) return ["output", "input", "row", "column"];
-    if (n === 3) return ["image", "token", "channel"];
-    if (n === 2) return step.name.includes("table") ? ["offset", "head"] : ["output", "input"];
-    return ["channel", "", "", ""].slice(0, n);
-  }
-  if (step.module === "optimizer") return ["parameter"].slice(0, n);
-  if (step.module === "loss" || ["logits", "dlogits"].includes(step.name)) return ["image", "class"].slice(0, n);
-  if (step.module === "image" || /^d?(images|pixels)$/.test(step.name))
-    return ["image", "colour", "row", "column"].slice(0, n);
-  if (/attention|softmax|relative/.test(step.op) && n === 4) {
-    const first = shape[0] > 1 && app.program.about.family === "Swin" ? "window" : "image";
-    return [
-      first,
-      "head",
-      "query",
-      /^(attn|y|scores|e|dscores|dattn|ddropped|dropped|dx)$/.test(step.name) && isScores(step) ? "key" : "channel",
-    ];
-  }
-  if (n === 4) return ["image", "row", "column", "channel"];
-  if (n === 3)
-    return step.op.startsWith("relative")
-      ? ["head", "query", "key"]
-      : [shape[0] > 1 ? "window" : "image", "token", "channel"];
-  if (n === 2) return ["token", "channel"];
-  return ["channel"].slice(0, n);
-}
-
-/* Whether a 4-D array of attention is (…, query, key): its last two axes are those of the block's probabilities. */
-function isScores(step) {
-  const block = attentionBlocks().find(b => b.module === step.module);
-  const shape = app.shape(step);
-  return !!block && block.shape.slice(-2).every((n, k) => n === shape[shape.length - 2 + k]);
-}
 
 /* The steps that hold attention probabilities: what softmax_forward returned to attention_forward. */
 let cachedBlocks = null;

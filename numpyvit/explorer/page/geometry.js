@@ -32,7 +32,7 @@ function geometryOf(module) {
       H,
       W,
       prefix: 0,
-      patch: [height / H, width / W],
+      patch: sides(config.patch_size * 2 ** stage),
       window: {M, shift, rows, columns},
       keys: {H, W, stride: 1, prefix: 0},
     };
@@ -85,8 +85,9 @@ function tokenOfWindow(g, window, place) {
   return r < g.H && c < g.W ? [r, c] : null;
 }
 
-/* What a query of a block looks at: {weights (one a key of the grid), prefix: weight of the class token, masked: Set
-   of keys}. head −1 is the mean of the heads; the query is a row and a column, or null for the class token. */
+/* What a query of a block looks at: {weights (one a key of the grid), prefix: weight of the class token, padding:
+   weight of the padding, masked: Set of keys}. head −1 is the mean of the heads; the query is a row and a column, or
+   null for the class token. */
 function attentionOf(block, g, head, query) {
   const data = app.data(block.step),
     [first, nh, N, S] = block.shape,
@@ -95,6 +96,7 @@ function attentionOf(block, g, head, query) {
     masked = new Set();
   const heads = head < 0 ? [...Array(nh).keys()] : [head];
   let prefix = 0,
+    padding = 0,
     row = 0,
     window = 0;
   if (g.window) [window, row] = windowOf(g, ...query);
@@ -105,7 +107,10 @@ function attentionOf(block, g, head, query) {
       const w = data[start + k] / heads.length;
       if (g.window) {
         const token = tokenOfWindow(g, window, k);
-        if (!token) continue;
+        if (!token) {
+          padding += w;
+          continue;
+        }
         weights[token[0] * g.W + token[1]] += w;
         const key = token[0] * g.W + token[1];
         if (data[start + k] === 0 && !isTokenOff(block, key)) masked.add(key);
@@ -113,7 +118,7 @@ function attentionOf(block, g, head, query) {
       else weights[k - keys.prefix] += w;
     }
   }
-  return {weights, prefix, masked, window};
+  return {weights, prefix, padding, masked, window};
 }
 
 /* The block whose tokens a step is about: its own, or the nearest before it. */
@@ -133,7 +138,7 @@ function tokenName(step, n, axis, index) {
     g = block && geometryOf(block.module);
   if (!g) return String(n);
   const size = app.shape(step)[axesOf(step).indexOf(axis)],
-    grid = axis === "key" ? g.keys : g;
+    grid = axis === "key" || /^d?[kv]$/.test(step.name) ? g.keys : g;
   if (g.window) {
     if (axesOf(step)[0] === "window" || size === g.window.M ** 2) {
       const t = tokenOfWindow(g, index[0] % (g.window.rows * g.window.columns), n);

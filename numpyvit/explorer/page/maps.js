@@ -48,7 +48,7 @@ function colourOf(x, scale, colours = theme()) {
   return half(t < 0 ? colours.minus : colours.plus);
 }
 
-/* Paint rows × columns cells, where cell(r, c) is a position in data. */
+/* Paint rows × columns cells, where cell(r, c) is a position in data; where it is −1, nothing is painted. */
 function paint(canvas, data, rows, columns, cell, scale) {
   canvas.width = columns;
   canvas.height = rows;
@@ -57,7 +57,9 @@ function paint(canvas, data, rows, columns, cell, scale) {
     colours = theme();
   for (let r = 0, at = 0; r < rows; r++) {
     for (let c = 0; c < columns; c++, at += 4) {
-      const colour = colourOf(data[cell(r, c)], scale, colours);
+      const k = cell(r, c);
+      if (k < 0) continue;
+      const colour = colourOf(data[k], scale, colours);
       image.data[at] = colour[0];
       image.data[at + 1] = colour[1];
       image.data[at + 2] = colour[2];

@@ -10,13 +10,14 @@ function drawOverlay(svg, text, g) {
   }
   const [ph, pw] = g.patch,
     add = (tag, props) => svg.append(h(`svg:${tag}`, props)),
-    W = g.W * pw,
-    H = g.H * ph;
+    image = pixelReader(), // the last patches of a map that is padded reach over its edge
+    W = Math.min(g.W * pw, image.W),
+    H = Math.min(g.H * ph, image.H);
   const rolled = photo.rolled,
     query = photo.hover || asked(g),
     line = Math.max(W, H) / 400;
   if (photo.mode === "attention" && !rolled) {
-    const {weights, prefix, masked} = attentionOf(photo.block, g, photo.head, query),
+    const {weights, prefix, padding, masked} = attentionOf(photo.block, g, photo.head, query),
       {keys} = g,
       most = Math.max(...weights) || 1,
       whole = keys.H === Math.ceil(g.H / keys.stride),
@@ -55,9 +56,11 @@ function drawOverlay(svg, text, g) {
       `${query ? `the token at row ${query[0]}, column ${query[1]}` : "the class token"} looks at ` +
       best.map(k => `(${Math.floor(k / keys.W)}, ${k % keys.W}) ${percent(weights[k])}`).join(", ") +
       (prefix ? `, and ${percent(prefix)} at the class token` : "") +
+      (padding ? `, and ${percent(padding)} at padding` : "") +
       "." +
       (masked.size
-        ? ` Hatched: ${masked.size} tokens of its window that came round the edge; the mask forbids them.`
+        ? ` Hatched: ${counted(masked.size, "token")} that ${masked.size > 1 ? "are" : "is"} in its window only ` +
+          `because the map was rolled; the mask forbids ${masked.size > 1 ? "them" : "it"}.`
         : "") +
       (keys.stride > 1
         ? ` ${g.H * g.W} queries meet ${keys.H * keys.W} keys: a dot marks where a key’s window is centred.`
@@ -103,7 +106,7 @@ function drawOverlay(svg, text, g) {
             "stroke-width": line,
           });
       }
-    if (g.window) drawWindows(add, g, rolled, line);
+    if (g.window) drawWindows(add, g, [H, W], rolled, line);
     if (photo.mode === "patches" && g.field && query) {
       const reach = g.field >> 1;
       add("rect", {
@@ -167,12 +170,10 @@ function hatch(add, x, y, w, h, line) {
 }
 
 /* The borders of the windows: solid where a window is whole, dashed where it goes on at the opposite edge. */
-function drawWindows(add, g, rolled, line) {
+function drawWindows(add, g, [H, W], rolled, line) {
   const {M, shift, rows, columns} = g.window,
     [ph, pw] = g.patch,
-    offset = shift * (1 - rolled),
-    W = g.W * pw,
-    H = g.H * ph;
+    offset = shift * (1 - rolled);
   const style = wrapped => ({
     stroke: "#7ee0ff",
     "stroke-width": 2.6 * line,

@@ -55,6 +55,7 @@ function drawPhoto() {
   if (photo.block && photo.head >= photo.block.shape[1]) photo.head = -1;
   const g = photo.block && geometryOf(photo.block.module),
     {H, W} = pixelReader();
+  if (!g?.window?.shift) photo.rolled = 0;
   if (g && (!photo.query || photo.query[0] >= g.H || photo.query[1] >= g.W)) photo.query = [g.H >> 1, g.W >> 1];
   const canvas = h("canvas", {}),
     overlay = h("svg:svg", {viewBox: `0 0 ${W} ${H}`, "aria-hidden": "true"});

@@ -52,28 +52,6 @@ function functionText(fileNumber, name) {
   return {file, name, lines, doc: doc.join("\n").trim()};
 }
 
-/* The name of the function on the other side. */
-function twinName(name) {
-  if (name.endsWith("_forward")) return name.replace(/_forward$/, "_backward");
-  if (name.endsWith("_backward")) return name.replace(/_backward$/, "_forward");
-  if (name.endsWith(".forward")) return name.replace(/forward$/, "backward");
-  if (name.endsWith(".backward")) return name.replace(/backward$/, "forward");
-  return `${name}_backward`;
-}
-const twinNames = name => [twinName(name), name.replace(/_backward$/, "")].filter(n => n !== name);
-
-/* The call on the other side of the pass: the same module, the twin function. */
-function twinCall(call) {
-  const calls = app.program.calls,
-    same = c => c.module === call.module && c.function === call.function;
-  const order = calls.filter(same).indexOf(call);
-  for (const name of twinNames(call.function)) {
-    const found = calls.filter(c => c.module === call.module && c.function === name);
-    if (found.length) return found[Math.min(order, found.length - 1)];
-  }
-  return null;
-}
-
 /* Steps that the lines of a call made: line → steps. */
 function stepsOfCall(call) {
   const number = app.program.calls.indexOf(call),
@@ -154,7 +132,8 @@ function drawSource() {
   const twinFunction = twin
     ? twin.function
     : twinNames(call.function).find(n => app.program.files[call.file].functions[n]);
-  const own = listing(call.file, call.function, call, node.line, backward ? "backward" : "forward");
+  const own = listing(call.file, call.function, call, node.line, call.phase);
+  if (call.phase === "update") return h("div", {class: "sources single"}, own);
   const other =
     twinFunction && (twin || !/_backward_backward$/.test(twinFunction))
       ? listing(twin ? twin.file : call.file, twinFunction, twin, 0, backward ? "forward" : "backward")
@@ -164,19 +143,32 @@ function drawSource() {
 
 function givenText(step) {
   return {
-    parameter: "A parameter: training has set its values.",
+    parameter: isFrozen(step)
+      ? "A frozen parameter: the optimiser leaves it as it is."
+      : "A parameter: training has set its values.",
     buffer: "A buffer: running statistics of training.",
     table: "A table that the model made when it was built; nothing trains it.",
     image: "The pixels of the image, 0 to 255.",
-    state: `What the optimiser remembers of this parameter. The step that it takes: ${app.program.about.update}.`,
+    state:
+      `What the optimiser remembers of this parameter. The step that it takes: ${ruleText(step)}.` +
+      (app.program.about.state_bits < 24 ? ` ${stateBitsText()}` : ""),
     target: "The class that the loss asks for, as a row of zeros and a one.",
   }[step.op];
 }
+const ruleText = step => app.program.parameters.find(r => r[4].some(([, node]) => node === step.node))?.[5];
+const isFrozen = step => app.program.parameters.some(r => r[1] === step.node && r[3] === step.node);
+const stateBitsText = () =>
+  `What the optimiser remembers is rounded to ${app.program.about.state_bits} bits, ` +
+  "so the new weights are approximate.";
+
 function inputText(step) {
   const clipping = {
-    grad_squares: "The sum of the squares of every parameter’s gradient.",
-    grad_norm: "grad_norm = √Σ grad_squares: the length of the whole gradient.",
+    grad_squares: "The sum of the squares of the gradient, of every parameter that is trained.",
+    grad_norm: "grad_norm = √Σ grad_squares: the length of the whole gradient of what is trained.",
     clip_scale: "clip_scale = min(1, clip / (grad_norm + 0.000001)): the optimiser multiplies every gradient with it.",
+    "muon_step(data)": "The parameter as a matrix, with one row for each output.",
+    "muon_step(grad)": "The gradient of the parameter as a matrix, with one row for each output.",
+    "muon_step(m)": "What the optimiser remembers of the parameter as a matrix, with one row for each output.",
   }[step.name];
   if (clipping) return clipping;
   return step.name === "images"

@@ -26,14 +26,8 @@ function header() {
       ` · ${about.family}, ${count(about.parameters)} parameters · `,
       h("b", {id: "image-name"}, about.image),
       ` · predicted `,
-      h("b", {id: "predicted"}, about.classes[about.predicted]),
-      h(
-        "span",
-        {id: "label-text"},
-        about.label_given
-          ? ` · the loss asks for ${about.classes[about.label]}`
-          : ` · no label was given: the loss asks for the prediction`,
-      ),
+      h("b", {id: "predicted"}),
+      h("span", {id: "label-text"}),
     ),
     h(
       "div",
@@ -43,6 +37,17 @@ function header() {
       h("button", {onclick: switchTheme, title: "dark or light (d)"}, "Dark / light"),
     ),
   );
+}
+
+/* The part of the header that a change can change. */
+function drawHeader() {
+  const {classes, label, label_given} = app.program.about,
+    [predicted, asked] = [predictedNow(), askedNow()];
+  $("predicted").textContent = classes[predicted];
+  $("label-text").textContent =
+    label_given || asked !== label || asked !== predicted
+      ? ` · the loss asks for ${classes[asked]}`
+      : " · no label was given: the loss asks for the prediction";
 }
 
 function proof() {
@@ -78,12 +83,13 @@ function proof() {
       : about.update_left_out
         ? h("span", {}, "The step of the optimiser has no room in this file.")
         : null,
+    about.state_bits && about.state_bits < 24 ? h("span", {id: "state-bits"}, stateBitsText()) : null,
     embedded ? h("span", {}, `${embedded} arrays are recorded values that the page cannot compute.`) : null,
     app.isChanged
       ? h(
           "span",
           {class: "bad", id: "changed"},
-          "You have changed something: the numbers below are of the changed model. ",
+          "You have changed something: the numbers below are those after your change. ",
           h("button", {class: "quiet", onclick: resetAll}, "undo all"),
         )
       : null,
@@ -127,7 +133,7 @@ function onKey(event) {
     ArrowRight: () => (event.shiftKey ? app.select(nextOp(1)) : step(1)),
     b: () => {
       const twin = twinStep(app.step());
-      if (twin) app.select(twin.number);
+      if (twin) app.select(twin.step.number);
     },
     t: () => showTour(0),
     d: switchTheme,
@@ -207,7 +213,8 @@ function start() {
       h("form", {method: "dialog"}, h("button", {}, "close")),
     ),
   );
-  app.views = [() => $("proof-place").replaceChildren(proof()), drawStrip, drawSteps, drawStep, drawCell, drawPhoto];
+  const drawProof = () => $("proof-place").replaceChildren(proof());
+  app.views = [drawHeader, drawProof, drawStrip, drawSteps, drawStep, drawCell, drawPhoto, drawTour];
   buildTour();
   $("loading").remove();
   root.hidden = false;

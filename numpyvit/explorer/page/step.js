@@ -39,24 +39,6 @@ function breadcrumb(step) {
   );
 }
 
-/* The step on the other side: scores ↔ dscores, y ↔ dy, of the same module. */
-function twinStep(step) {
-  const other = step.phase === "forward" ? "d" + step.name : step.name.replace(/^d/, "");
-  const row = app.program.parameters.find(r => r[1] === step.node || r[2] === step.node);
-  if (row) return app.stepOf.get(step.node === row[1] ? row[2] : row[1]);
-  const shape = app.shape(step).join(),
-    candidates = app.steps.filter(s => s.phase !== step.phase && s.column === step.column && !isGiven(s));
-  const pairs = {images: "dimages", dimages: "images", dpixels: "pixels", pixels: "dpixels"};
-  if (pairs[step.name]) return app.stepOf.get(app.program.named[pairs[step.name]]);
-  return (
-    candidates.find(s => s.name === other && s.module === step.module && app.shape(s).join() === shape) ||
-    candidates.find(s => s.name === other && app.shape(s).join() === shape) ||
-    candidates.find(s => s.op === twinName(step.op)) ||
-    candidates[0] ||
-    null
-  );
-}
-
 /* The other names that lines gave to an array: node → "name in function". */
 let cachedNames = null;
 function otherNames() {
@@ -118,9 +100,10 @@ function drawStep() {
               {
                 class: "quiet",
                 title: "the step on the other side of the pass (b)",
-                onclick: () => app.select(twin.number),
+                id: "twin",
+                onclick: () => app.select(twin.step.number),
               },
-              step.phase === "forward" ? "its gradient ↓" : "its forward ↑",
+              twin.text,
             )
           : null,
       ),
@@ -176,7 +159,7 @@ function relatives(step) {
   const row = app.program.parameters.find(r => r[1] === step.node),
     pairs = [
       ["gradient of the loss", row[2]],
-      ["after one step of the optimiser", row[3]],
+      ["after one step of the optimiser", row[3] === row[1] ? -1 : row[3]], // not of a frozen parameter
       ...row[4].map(([name, node]) => [`${name} of the optimiser`, node]),
     ];
   return h(

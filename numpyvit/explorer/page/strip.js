@@ -18,7 +18,7 @@ function buildColumns() {
     step.column = columnKey(step);
     if (isGiven(step)) continue;
     if (step.phase === "forward" && !columns.has(step.column))
-      columns.set(step.column, {key: step.column, forward: [], backward: []});
+      columns.set(step.column, {key: step.column, forward: [], backward: [], update: []});
     columns.get(step.column)?.[step.phase].push(step);
   }
   const list = [...columns.values()];
@@ -215,6 +215,11 @@ function buildSteps(here) {
       "backward",
       all.filter(s => s.phase === "backward"),
       "backward",
+    ),
+    section(
+      "update",
+      all.filter(s => s.phase === "update" && !isGiven(s)),
+      "update",
     ),
     section("given", all.filter(isGiven), "given"),
   );

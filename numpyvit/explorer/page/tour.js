@@ -1,5 +1,5 @@
 "use strict";
-/* A tour of some fifteen stops, with this image's own numbers. */
+/* A tour of some fifteen stops, with this image's own numbers. show: what a stop is about, on the page. */
 
 const tour = {at: -1, stops: []};
 
@@ -33,6 +33,7 @@ function embeddingStops() {
           click("normalised pixels", cvt ? "" : ", and the bias,"),
         mode,
         cell,
+        show: "#map",
       },
     ];
   const first = made("conv2d_forward", `${cvt ? "" : "patch_embed."}stem.0.conv`),
@@ -48,6 +49,7 @@ function embeddingStops() {
         (config.stem_pools.some(n => n > 1) ? "Max-pooling makes the map smaller. " : "") +
         `No cell of this map is a token yet. ${click("normalised pixels")}`,
       cell,
+      show: "#map",
     },
     {
       title: "The stem’s map becomes tokens",
@@ -59,6 +61,7 @@ function embeddingStops() {
         ` into ${channels(embed)}. ${click("the stem’s numbers")}`,
       mode,
       cell,
+      show: "#map",
     },
   ];
 }
@@ -75,6 +78,16 @@ function fewerKeys(g) {
     (g.prefix ? ", and the class token is one more of both. " : ". ") +
     "The dots on the image are the places of the keys."
   );
+}
+
+/* A token of a block with shifted windows that the mask keeps apart from others, as near to the bottom as there is. */
+function nearTheEdge(block) {
+  const g = geometryOf(block.module);
+  for (let row = g.H - 1; row >= 0; row--)
+    for (const column of [1, 0, g.W - 1]) {
+      if (attentionOf(block, g, -1, [row, column]).masked.size) return [row, column];
+    }
+  return null;
 }
 
 function buildTour() {
@@ -100,7 +113,7 @@ function buildTour() {
     step(named.pixels),
     () =>
       `${about.image}: ${shapeText(app.engine.shape(named.pixels))} numbers from 0 to 255. The model says ` +
-      `“${about.classes[about.predicted]}”. Every number on this page was computed here, again, from these ` +
+      `“${about.classes[predictedNow()]}”. Every number on this page was computed here, again, from these ` +
       `pixels and ${count(about.parameters)} weights` +
       (app.steps.some(s => s.op === "buffer") ? ", with the running statistics of batch norm." : "."),
     {mode: "paint"},
@@ -148,7 +161,7 @@ function buildTour() {
       `One number for every pair of a query and a key: their dot product over ` +
       `${Math.round((about.config.embed_dim || about.config.embed_dims[0]) / first.shape[1])} channels, ` +
       `scaled. This block has ${counted(first.shape[1], "head")} and ${counted(first.shape[3], "key")} a query.`,
-    {mode: "attention", cell: s => largestOf(app.data(s).map(x => (Number.isFinite(x) ? x : 0)))},
+    {mode: "attention", show: "#map", cell: s => largestOf(app.data(s).map(x => (Number.isFinite(x) ? x : 0)))},
   );
   add(
     "Where a query looks",
@@ -159,16 +172,21 @@ function buildTour() {
     {mode: "attention"},
   );
   if (g?.window) {
-    const shifted = blocks.find(b => geometryOf(b.module).window.shift);
+    const shifted = blocks.find(b => geometryOf(b.module).window.shift),
+      query = shifted && nearTheEdge(shifted);
     add(
       "Windows, and why they shift",
       shifted?.step,
       () =>
         `Tokens attend only inside windows of ${g.window.M} × ${g.window.M}. Every second block moves the ` +
         `windows by ${geometryOf(shifted.module).window.shift}, so that neighbours on both sides of a border ` +
-        `meet. Press “roll the map” under the image: tokens that came round the edge share a window with ` +
-        `strangers, and the mask keeps them apart (hatched).`,
-      {mode: "attention", block: shifted, query: [geometryOf(shifted?.module ?? first.module).H - 1, 1]},
+        "meet. " +
+        (query
+          ? "Then tokens from opposite edges of the map are in one window: the mask forbids the red token to look " +
+            "at the hatched ones. "
+          : "") +
+        "Press “roll the map” under the image: it moves until the shifted windows are whole.",
+      {mode: "attention", block: shifted, query: query ?? [0, 0]},
     );
   }
   if (g && g.keys.H * g.keys.W < g.H * g.W)
@@ -186,15 +204,17 @@ function buildTour() {
     step(named.logits),
     () =>
       `After ${counted(blocks.length, "block")}, ${asksClass ? "the class token" : "the mean of the tokens"} becomes ` +
-      `one number a class. The largest is “${about.classes[about.predicted]}”.`,
-    {cell: s => about.predicted},
+      `one number a class. The largest is “${about.classes[predictedNow()]}”.`,
+    {cell: predictedNow, show: "#map"},
   );
   add(
     "The loss",
     step(named.loss),
     () =>
-      `The cross-entropy of “${about.classes[about.label]}”` +
-      (about.label_given ? "" : ", the prediction itself, as no label was given") +
+      `The cross-entropy of “${about.classes[askedNow()]}”` +
+      (about.label_given || askedNow() !== about.label || askedNow() !== predictedNow()
+        ? ""
+        : ", the prediction itself, as no label was given") +
       `: ${fmt(loss(), 5)}. Here the pass turns round.`,
     {cell: () => 0},
   );
@@ -204,15 +224,14 @@ function buildTour() {
     () =>
       "Backward starts here: probability minus target. A step against this gradient makes the logit of the asked " +
       "class larger and those of the others smaller.",
-    {cell: () => about.label},
+    {cell: askedNow},
   );
   add(
     "Back through softmax",
     of(last, "softmax_backward", "dscores", "backward") || of(last, "attention_backward", "dscores", "backward"),
     () =>
       "The gradient of the scores: from the gradient of each share, the mean of its row is taken away, weighted by " +
-      "the shares; the rest is multiplied by the share. Forward is on the left, backward on the right, line against " +
-      "line.",
+      "the shares; the rest is multiplied by the share. Forward stands first, backward beside or below it.",
   );
   const row = parameters.find(r => /attn\.(qkv|proj_q)\.weight$/.test(r[0])) || parameters[0];
   add(
@@ -228,7 +247,7 @@ function buildTour() {
     () =>
       "Drag this weight in the panel: the loss follows the curve, and the tangent with the gradient’s slope " +
       "touches it.",
-    {cell: () => largestOf(app.engine.get(row[2]))},
+    {cell: () => largestOf(app.engine.get(row[2])), show: ".whatif"},
   );
   add(
     "Where the gradient lands",
@@ -237,33 +256,4 @@ function buildTour() {
     {mode: "gradient"},
   );
   tour.stops = stops;
-}
-
-function showTour(at) {
-  if (at >= tour.stops.length) at = -1;
-  tour.at = at;
-  $("tour").hidden = at < 0;
-  if (at < 0) return $("tour-button")?.focus();
-  const stop = tour.stops[at];
-  if (stop.mode) photo.mode = stop.mode;
-  photo.follow = !stop.block;
-  photo.rolled = 0;
-  if (stop.block) photo.block = stop.block;
-  if (stop.query) photo.query = stop.query;
-  app.select(stop.target.number, stop.cell ? stop.cell(stop.target) : null);
-  $("tour").replaceChildren(
-    h("h2", {}, stop.title),
-    h("p", {}, stop.text()),
-    h(
-      "footer",
-      {},
-      h("span", {}, `${at + 1} of ${tour.stops.length}`),
-      h("button", {onclick: () => showTour(-1)}, "end"),
-      h("button", {disabled: at === 0, onclick: () => showTour(at - 1)}, "back"),
-      h("button", {id: "tour-next", onclick: () => showTour(at + 1)}, at + 1 < tour.stops.length ? "next" : "done"),
-    ),
-  );
-  if (narrow()) $(stop.mode ? "photo-panel" : stop.cell ? "cell" : "step").scrollIntoView();
-  $("tour-next").focus({preventScroll: true});
-  $("live").textContent = `${stop.title}. ${stop.text()}`;
 }

@@ -31,6 +31,10 @@ function gradientOf(step) {
   return step.node === app.program.named.pixels ? app.stepOf.get(app.program.named.dpixels) : null;
 }
 
+/* Where a value was last dragged to, and what the tangent at the value before said: it is shown until the next change,
+   as a change draws the panel again. */
+let dragged = null;
+
 function whatIfCell(step, flat) {
   const gradient = gradientOf(step);
   if (!gradient) return null;
@@ -51,10 +55,7 @@ function whatIfCell(step, flat) {
   });
   const at = () => start + (spread * (slider.value - 100)) / 100;
   const samples = [];
-  const tell = () => {
-    const now = at(),
-      predicted = loss + slope * (now - value),
-      real = supposeLoss(step, flat, now);
+  const say = ({now, predicted, real}) =>
     table.replaceChildren(
       ...[
         ["value", fmt(now, 5)],
@@ -62,13 +63,19 @@ function whatIfCell(step, flat) {
         ["computed: loss", fmt(real, 6)],
       ].map(([k, v]) => h("tr", {}, h("td", {}, k), h("td", {}, v))),
     );
-    drawChart(chart, samples, value, loss, slope, start - spread, start + spread, now, real);
+  const tell = () => {
+    const now = at();
+    dragged = {node: step.node, flat, now, predicted: loss + slope * (now - value), real: supposeLoss(step, flat, now)};
+    say(dragged);
+    drawChart(chart, samples, value, loss, slope, start - spread, start + spread, now, dragged.real);
   };
   slider.addEventListener("input", tell);
   slider.addEventListener("change", async () => {
     app.ownLeaf(step.node)[flat] = at();
     await app.edited([step.node]);
   });
+  const kept = dragged?.node === step.node && dragged.flat === flat && dragged.now === value && dragged.real === loss;
+  say(kept ? dragged : {now: value, predicted: loss, real: loss});
   setTimeout(async () => {
     for (const k of [8, 0, 16, 4, 12, 2, 6, 10, 14, 1, 3, 5, 7, 9, 11, 13, 15]) {
       if (!chart.isConnected) return;
@@ -79,8 +86,8 @@ function whatIfCell(step, flat) {
       await new Promise(go => setTimeout(go));
     }
   }, 60);
-  const rows = app.program.parameters.find(r => r[1] === step.node),
-    updated = rows && rows[3] >= 0 ? app.stepOf.get(rows[3]) : null;
+  const row = app.program.parameters.find(r => r[1] === step.node),
+    updated = row && row[3] >= 0 && row[3] !== row[1] ? app.stepOf.get(row[3]) : null;
   return h(
     "section",
     {class: "whatif"},
