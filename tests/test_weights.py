@@ -211,20 +211,17 @@ def contents(folder):
 @pytest.mark.parametrize("written", [0, 1, 2])
 def test_a_failed_save_leaves_the_old_folder(tmp_path, monkeypatch, written):
     """Whichever of the three files cannot be written, not one of the old ones is replaced, and nothing else is left."""
-    from numpyvit.weights import save
+    from numpyvit.files import atomic
     old, new = vit(seed=1, num_heads=1), vit(seed=2, act="relu")
     numpyvit.save_weights(old, tmp_path, format="huggingface")
-    before, count = contents(tmp_path), []
+    before, count, write_new = contents(tmp_path), [], atomic.write_new
 
-    def failing(write):
-        def fail(path, *args):
-            count.append(path)
-            if len(count) > written:
-                raise OSError(28, "No space left on device", str(path))
-            write(path, *args)
-        return fail
-    for name in ("write_atomic", "write_tensors"):
-        monkeypatch.setattr(save, name, failing(getattr(save, name)))
+    def fail(path, *args):
+        count.append(path)
+        if len(count) > written:
+            raise OSError(28, "No space left on device", path)
+        write_new(path, *args)
+    monkeypatch.setattr(atomic, "write_new", fail)
     with pytest.raises(OSError, match="No space") as caught:
         numpyvit.save_weights(new, tmp_path, format="huggingface")
     assert caught.value.filename == str(tmp_path / ("config.json", "preprocessor_config.json", "model.safetensors")[written])

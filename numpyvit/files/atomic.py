@@ -28,32 +28,52 @@ def write_atomic(path, buffers):
     The new file has the permissions of the old one. A device or a pipe, such as /dev/stdout, is not replaced: the bytes
     go there.
     """
-    path = os.path.realpath(path)                                            # a link keeps pointing to its file
-    folder = os.path.dirname(path)
-    temporary = os.path.join(folder, f".{secrets.token_hex(8)}.tmp")
-    with naming(path, temporary):
-        old = mode_of(path)
-        if old is not None and not stat.S_ISREG(old):
-            write_to(path, buffers)
-            return
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        try:
-            try:
-                if old is not None:
-                    os.chmod(temporary, stat.S_IMODE(old))
-                for buffer in buffers:
-                    write_all(fd, buffer)
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-            os.replace(temporary, path)
-        except BaseException:
+    write_together({path: buffers})
+
+
+def write_together(contents):
+    """Replace several files, {path: buffers}, as write_atomic does: all are written before the first one is renamed.
+
+    So a full disk leaves all the old files; a kill between two of the renames leaves old files and new ones.
+    """
+    written = {}                                                             # path → temporary file
+    try:
+        for path, buffers in contents.items():
+            path = os.path.realpath(path)                                    # a link keeps pointing to its file
+            temporary = os.path.join(os.path.dirname(path), f".{secrets.token_hex(8)}.tmp")
+            with naming(path, temporary):
+                mode = mode_of(path)
+                if mode is None or stat.S_ISREG(mode):
+                    written[path] = temporary
+                    write_new(temporary, buffers, mode)
+                else:
+                    write_to(path, buffers)
+        for path, temporary in written.items():
+            with naming(path, temporary):
+                os.replace(temporary, path)
+    except BaseException:
+        for temporary in written.values():
             try:
                 os.unlink(temporary)
-            except OSError:                                                  # remove_temporaries tries again
+            except OSError:                                                  # renamed; or remove_temporaries does it
                 pass
-            raise
-        fsync_folder(folder)
+        raise
+    for folder in {os.path.dirname(path) for path in written}:
+        with naming(folder):
+            fsync_folder(folder)
+
+
+def write_new(path, buffers, mode):
+    """Write the buffers to a new file, and wait until the disk has them.   mode: its permissions, None for the usual"""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        if mode is not None:
+            os.chmod(path, stat.S_IMODE(mode))
+        for buffer in buffers:
+            write_all(fd, buffer)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def mode_of(path):

@@ -24,6 +24,11 @@ MAX_DIMS = 8
 
 def write_tensors(path, tensors, metadata):
     """Write {name: ndarray} and {str: str} atomically. Raises OSError, and leaves the old file, if anything fails."""
+    write_atomic(path, tensor_buffers(tensors, metadata))
+
+
+def tensor_buffers(tensors, metadata):
+    """{name: ndarray} and {str: str} as the bytes of a file: [buffer, …]"""
     arrays = {name: np.asarray(array) for name, array in tensors.items()}
     arrays = {name: np.asarray(a, a.dtype.newbyteorder("<"), order="C") for name, a in arrays.items()}
     arrays = dict(sorted(arrays.items(), key=lambda item: -item[1].itemsize))  # wide types first: all stay aligned
@@ -35,7 +40,7 @@ def write_tensors(path, tensors, metadata):
     crc = checksum({"__metadata__": metadata, **header}, arrays.values())
     text = json.dumps({"__metadata__": {**metadata, "crc32": crc}, **header}, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    write_atomic(path, [len(text).to_bytes(8, "little"), text, *(flat_bytes(a) for a in arrays.values())])
+    return [len(text).to_bytes(8, "little"), text, *(flat_bytes(a) for a in arrays.values())]
 
 
 def read_tensors(path, expect_checksum=False):

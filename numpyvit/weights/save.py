@@ -4,10 +4,10 @@ import json
 import os
 
 from ..errors import UserError
-from ..files.atomic import fsync_folder, make_folder, naming, remove, write_atomic
+from ..files.atomic import make_folder, write_together
 from ..files.npz import write_npz
 from ..files.pth import write_pth
-from ..files.safetensors import write_tensors
+from ..files.safetensors import tensor_buffers, write_tensors
 from ..module import pair
 from .huggingface import check_expressible, write_config
 from .images import usual_preprocessing
@@ -97,24 +97,10 @@ def write_folder(model, family, path, tensors):
                                                                model.config.in_chans)
     processor, sentences = write_preprocessor(preprocessing)
     make_folder(path)
-    described = {"config.json": config, "preprocessor_config.json": processor}
-    finals = [os.path.realpath(os.path.join(path, name)) for name in (*described, "model.safetensors")]
-    folders_and_names = map(os.path.split, finals)
-    written = dict(zip(finals, (os.path.join(a, f".{b}.{os.getpid()}.new.tmp") for a, b in folders_and_names)))
-    try:
-        for final, value in zip(finals, described.values()):
-            with naming(final, written[final]):
-                write_atomic(written[final], [(json.dumps(value, indent=2) + "\n").encode()])
-        with naming(finals[-1], written[finals[-1]]):
-            write_tensors(written[finals[-1]], tensors, {"format": "pt"})
-        for final, temporary in written.items():
-            with naming(final, temporary):
-                os.replace(temporary, final)
-        with naming(path):
-            fsync_folder(path)
-    finally:
-        for temporary in written.values():                                   # those that were renamed are gone
-            remove(temporary)
+    contents = {name: [(json.dumps(value, indent=2) + "\n").encode()]
+                for name, value in (("config.json", config), ("preprocessor_config.json", processor))}
+    contents["model.safetensors"] = tensor_buffers(tensors, {"format": "pt"})
+    write_together({os.path.join(path, name): buffers for name, buffers in contents.items()})
     return sentences if model.preprocessing else []                          # none of its own: nothing differs from it
 
 
