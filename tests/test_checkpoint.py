@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 import numpyvit
-from numpyvit.errors import UserError
+from numpyvit.errors import Interrupted, UserError
 from numpyvit.files.safetensors import read_tensors, write_tensors
 from numpyvit.files import atomic as files
-from numpyvit.training import loop, prepare
+from numpyvit.training import loop, plan as plans, prepare
 from numpyvit.training.trainer import Trainer, new_optimizer
 from numpyvit.runs.checkpoint import Checkpoint, checkpoint_tensors
 from numpyvit.runs.config import Plan, build_model
@@ -143,7 +143,7 @@ sys.path.insert(0, {tests!r})
 from numpyvit.data import shapes
 import tiny
 from numpyvit.runs import curves
-from numpyvit.training import loop, prepare
+from numpyvit.training import loop, plan as plans, prepare
 dataset = shapes.load(16, 256, 64)
 prepare.load = lambda *args, **kwargs: dataset
 loop.CHECKPOINT_SECONDS = 0.0                                                # a checkpoint every step: most kills hit one
@@ -429,3 +429,68 @@ def test_threads_that_save_to_one_path_leave_one_whole_file(tmp_path):
     for thread in threads:
         thread.join()
     assert (tmp_path / "x").read_bytes() in contents and len(list(tmp_path.iterdir())) == 1
+
+
+# --- runs whose files are gone
+
+def stopped(tmp_path, monkeypatch, **settings):
+    """A run of 12 steps that was stopped after the sixth, with a look and a checkpoint at every step. → its folder"""
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(plans, "evaluation_interval", lambda *_: 2)
+    stop_at(monkeypatch, 5)
+    with pytest.raises(Interrupted):
+        loop.train(recipe(**settings), tmp_path / "run", threads=1)
+    return RunFolder(tmp_path / "run")
+
+
+def test_a_run_without_checkpoints_says_that_it_begins_again(data, tmp_path, monkeypatch, capsys):
+    run = stopped(tmp_path, monkeypatch)
+    for path in run.checkpoints():
+        os.unlink(path)
+    loop.resume(run.path, threads=1)
+    assert "no checkpoint, so it begins again with its first step" in " ".join(capsys.readouterr().out.split())
+    loop.train(recipe(), tmp_path / "whole", threads=1)
+    assert_same_run(tmp_path / "whole", run.path)
+
+
+@pytest.mark.parametrize("change", [{"step": None}, {"accuracy": "0.5"}])
+def test_a_damaged_look_is_one_line(data, tmp_path, monkeypatch, change):
+    run = stopped(tmp_path, monkeypatch)
+    entries = run.read_metrics()
+    changed = [entry | (change if entry["kind"] == "val" else {}) for entry in entries]
+    text = "".join(json.dumps(entry) + "\n" for entry in changed).encode()
+    Path(run.file("metrics.jsonl")).write_bytes(text)
+    monkeypatch.setattr(RunFolder, "rewind", lambda self: [])                # the lines have another length
+    with pytest.raises(UserError, match="expected a step and an accuracy in every line of kind val"):
+        loop.resume(run.path, threads=1)
+
+
+def test_a_run_without_its_metrics_goes_on(data, tmp_path, monkeypatch):
+    run = stopped(tmp_path, monkeypatch)
+    os.unlink(run.file("metrics.jsonl"))
+    loop.resume(run.path, threads=1)
+    assert [entry["step"] for entry in run.read_metrics() if entry["kind"] == "train"] == list(range(7, 13))
+
+
+@pytest.mark.parametrize("damage", [os.unlink, lambda path: os.truncate(path, 100)])
+def test_lost_best_weights_are_told_at_once(data, tmp_path, monkeypatch, damage, capsys):
+    """The run keeps the best of the looks that are left."""
+    run = stopped(tmp_path, monkeypatch, keep="best")
+    damage(run.file("best.safetensors"))
+    result = loop.resume(run.path, threads=1)
+    out = " ".join(capsys.readouterr().out.split())
+    assert "best.safetensors" in out and "the run keeps the best from now on" in out
+    assert result["weights"] == "best on validation" and Path(run.file("best.safetensors")).stat().st_size > 100
+
+
+def test_an_extension_that_was_killed_at_once_goes_on(data, tmp_path, monkeypatch):
+    """Between the new config and the removal of the result, nothing but config.json tells that the run goes on."""
+    loop.train(recipe(steps=2), tmp_path / "run", threads=1)
+    with monkeypatch.context() as patch:
+        def killed(self):
+            raise KeyboardInterrupt
+        patch.setattr(RunFolder, "open_again", killed)
+        with pytest.raises(KeyboardInterrupt):
+            loop.resume(tmp_path / "run", threads=1, steps=2)
+    assert (tmp_path / "run" / "result.json").exists()
+    assert loop.resume(tmp_path / "run", threads=1)["steps"] == 4

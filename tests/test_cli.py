@@ -407,3 +407,34 @@ def test_numpyvit_alone_prints_help(capsys):
     assert cli.main([]) == 0
     out, err = capsys.readouterr()
     assert "COMMAND" in out and "train" in out and "evaluate" in out and not err
+
+
+def test_signals_that_are_ignored_stay_ignored_and_a_closing_terminal_asks_once(images, tmp_path):
+    """Under nohup SIGHUP does nothing; else the two SIGHUPs of a terminal that closes end the run with a checkpoint."""
+    for ignored in (True, False):
+        run = tmp_path / str(ignored)
+        options = {"preexec_fn": lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)} if ignored else {}
+        process = start("train", "--data", f"folder:{images}", "--out", run, "--batch-size", "16", "--val", "6", "--steps", "100000",
+                        *MODEL, **options)
+        wait_for_steps(process, run)
+        steps = (run / "metrics.jsonl").read_bytes().count(b"\n")
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGHUP)
+        if ignored:
+            wait_for_steps(process, run, steps + 3)
+            process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert_nothing_is_lost(run)
+
+
+def test_runs_that_begin_together_have_folders_of_their_own(images, tmp_path):
+    """Three seeds, started at once and without --out."""
+    runs = [start("train", "--data", f"folder:{images}", "--batch-size", "16", "--val", "6", "--steps", "2", "--seed", seed, "--threads", "1",
+                  *MODEL, cwd=tmp_path) for seed in range(3)]
+    for process in runs:
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+    folders = sorted((tmp_path / "runs").iterdir())
+    assert [folder.name[-2:] for folder in folders] == ["-1", "-2", "-3"]
+    assert {json.loads((folder / "config.json").read_text())["recipe"]["seed"] for folder in folders} == {0, 1, 2}

@@ -41,6 +41,7 @@ def run_evaluate(args):
     from ..inspection.plots import check_can_save
     from ..runs.classifier import Classifier, confusion_matrix, top_accuracy
     from ..training.ranks import world
+    world()                                                                  # ranks meet before one of them can fail
     for path in filter(None, (args.confusion, args.mistakes)):
         check_can_save(path)
     classifier = Classifier(args.path, dict(args.fields))
@@ -135,6 +136,7 @@ def run_predict(args):
     import numpy as np
 
     from ..runs.classifier import Classifier
+    from ..training.ranks import launched
     classifier, failed = Classifier(args.path, dict(args.fields)), False
     if not classifier.run:
         tell(classifier, sys.stderr if args.json or args.csv else None)
@@ -148,7 +150,8 @@ def run_predict(args):
             try:
                 image, remark = classifier.read(file)
             except UserError as error:
-                print(f"numpyvit: {error}", file=sys.stderr)
+                if launched()[0] == 0:
+                    print(f"numpyvit: {error}", file=sys.stderr)
                 failed = True
                 continue
             if remark:

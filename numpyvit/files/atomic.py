@@ -153,6 +153,17 @@ def make_folder(path):
         fsync_folder(os.path.dirname(os.path.abspath(path)))
 
 
+def make_new_folder(path):
+    """As make_folder, for a folder that is not there yet.   →   whether it was made; False if it is there"""
+    with naming(path):
+        try:
+            os.makedirs(path)
+        except FileExistsError:
+            return False
+        fsync_folder(os.path.dirname(os.path.abspath(path)))
+        return True
+
+
 def remove(path):
     """Delete the file; a file that is not there is fine."""
     with naming(path):

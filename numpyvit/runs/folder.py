@@ -45,9 +45,15 @@ class RunFolder:
             raise UserError(f"{self.path} already holds a run; continue it with --resume {self.path}, or choose "
                             "another --out")
 
-    def create(self):
-        """Make the folder. Raises UserError if there is a run in it already."""
+    def create(self, numbered=False):
+        """Make the folder. Raises UserError if there is a run in it already.
+
+        numbered: the name ends in a number; where another process has just made that folder, the next one is taken.
+        """
         self.check_free()
+        while numbered and not files.make_new_folder(self.path):
+            name, _, number = self.path.rpartition("-")
+            self.path = f"{name}-{int(number) + 1}"
         files.make_folder(self.path)
         files.make_folder(self.file("checkpoints"))
 

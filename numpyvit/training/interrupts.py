@@ -1,12 +1,21 @@
-"""Ctrl-C, SIGTERM, SIGHUP, and SIGUSR1, which schedulers send: the first signal asks the loop to stop, the second
-ends the process at once."""
+"""Ctrl-C, SIGTERM, SIGHUP, and SIGUSR1, which schedulers send: the first signal asks the loop to stop, a second Ctrl-C
+or SIGTERM ends the process at once. A terminal that closes sends SIGHUP twice: that asks once.
+
+A signal that is ignored when the process starts, as SIGHUP is under nohup, stays ignored.
+"""
 import os
 import signal
 import threading
 from contextlib import contextmanager
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
+AT_ONCE = (signal.SIGINT, signal.SIGTERM)                                    # the second of these ends the process
 EXIT_CODE = 130
+
+
+def heard():
+    """The signals that this process does not ignore."""
+    return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 @contextmanager
@@ -15,7 +24,7 @@ def like_ctrl_c():
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = {number: signal.signal(number, signal.default_int_handler) for number in SIGNALS}
+    previous = {number: signal.signal(number, signal.default_int_handler) for number in heard()}
     try:
         yield
     finally:
@@ -36,7 +45,7 @@ class Interrupts:
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
-            self.previous = {number: signal.signal(number, self.handle) for number in SIGNALS}
+            self.previous = {number: signal.signal(number, self.handle) for number in heard()}
         return self
 
     def __exit__(self, *exc):
@@ -44,6 +53,8 @@ class Interrupts:
             signal.signal(number, handler)
 
     def handle(self, number, frame):
+        if self.asked and number not in AT_ONCE:
+            return
         if self.asked:
             self.before_exit()
             tell(2, self.second)

@@ -36,7 +36,7 @@ def train(recipe, out=None, threads=None, console=None):
         config = prepare.new_config(recipe, dataset, model)
         dataset = prepare.aside(dataset)
         trainer = Trainer(run, config, dataset, model, threads, progress, world)
-        run.create()                                                         # only after everything has been checked
+        run.create(numbered=out is None)                                     # only after everything has been checked
         held.enter_context(run.lock())
         run.write_config(trainer.config)
         return trainer, None
@@ -55,12 +55,17 @@ def resume(path, threads=None, data_dir=None, console=None, **length):
         config = run.read_config()
         held.enter_context(run.lock())
         checkpoint, finished = run.read_checkpoint(), os.path.exists(run.file("result.json"))
+        if finished and checkpoint and config.plan and checkpoint.position.step <= config.plan.start:
+            run.open_again()                                                 # killed while the run was being extended
+            finished = False
         if finished and not length:
             if not os.path.exists(run.file("curves.png")):
                 progress.say(curves.draw_curves(run))
             progress.say(f"{run.path}: this run is finished; numpyvit evaluate {run.path} scores it, and --resume "
                          f"{run.path} --minutes 10 extends it")
             return None
+        if not checkpoint and not finished:
+            progress.say("the run has no checkpoint, so it begins again with its first step")
         for sentence in checkpoint.changes(config) if checkpoint else []:
             progress.say(sentence)
         if length:
@@ -120,7 +125,8 @@ def run_to_the_end(trainer, checkpoint=None):
     run, progress, world = trainer.run, trainer.progress, trainer.world
     again = f"numpyvit train --resume {run.path}"
     with trainer.lanes:
-        world.first_on_node(trainer.compile)
+        with progress.compiling():
+            world.first_on_node(trainer.compile)
         if trainer.config.plan is None:
             with naming_the_way_on(f"stopped before the first step; continue with: {again}"):
                 speed = plan.measure_speed(trainer) if trainer.recipe.minutes else None

@@ -1,7 +1,10 @@
 """Validation images: their accuracy now and then, the best of it, and when to stop waiting for a better one."""
 import numpy as np
 
+from ..checks import check_tensors, is_number, shown
 from ..errors import UserError
+from ..files.atomic import size_of
+from ..files.safetensors import read_tensors
 from ..weights import save_weights
 from .reference import reference_accuracy
 
@@ -54,6 +57,19 @@ class Watched:
         return (f"stopped after step {last:,} of {steps:,}: no better validation accuracy in {patience} looks than the "
                 f"{self.accuracies[best]:.2%} of step {best:,}")
 
+    def with_best_weights(self, accuracies):
+        """The accuracies; none, and a sentence, where the run keeps its best weights and those of before are lost."""
+        trainer = self.trainer
+        if accuracies and trainer.recipe.keep == "best" and trainer.run.has_files:
+            try:
+                tensors, _ = read_tensors(trainer.run.file("best.safetensors"), expect_checksum=True)
+                check_tensors(trainer.model.state_dict(), tensors, "model")
+            except (OSError, UserError) as error:
+                trainer.progress.say(f"{error}: the best weights of before are lost; the run keeps the best from now "
+                                     "on")
+                return {}
+        return accuracies
+
     def keep(self):
         """Keep the weights of now: in best.safetensors, or in memory where the run has no files."""
         trainer = self.trainer
@@ -68,8 +84,13 @@ class Watched:
         run = self.trainer.run
 
         def accuracies():
-            entries = run.read_metrics() if run.position.metrics_bytes else []
-            return {entry["step"]: entry["accuracy"] for entry in entries if entry.get("kind") == "val"}
+            there = run.position.metrics_bytes and size_of(run.file("metrics.jsonl"))
+            looks = [entry for entry in run.read_metrics() if entry.get("kind") == "val"] if there else []
+            for entry in looks:
+                if not (is_number(entry.get("step"), whole=True) and is_number(entry.get("accuracy"))):
+                    raise UserError(f"{run.file('metrics.jsonl')}: expected a step and an accuracy in every line of "
+                                    f"kind val, got {shown(entry)}; mend or delete that line")
+            return self.with_best_weights({entry["step"]: entry["accuracy"] for entry in looks})
 
         self.accuracies = self.trainer.world.from_first(accuracies)
         self.judge()
