@@ -204,7 +204,7 @@ def saliency(model: Model, images: np.ndarray, classes: np.ndarray | None = None
     classes = logits.argmax(axis=1) if classes is None else np.asarray(classes)
     numbers = classes.shape == (len(logits),) and classes.dtype.kind in "iu"
     if not numbers or not ((0 <= classes) & (classes < logits.shape[1])).all():
-        raise UserError(f"classes: expected {len(logits)} whole numbers from 0 to {logits.shape[1] - 1}, got "
+        raise UserError(f"classes: expected {len(logits)} numbers from 0 to {logits.shape[1] - 1}, got "
                         f"{classes.tolist()}")
     dlogits = np.eye(logits.shape[1], dtype=logits.dtype)[classes]
     return np.abs(twin.backward(dlogits, cache)).max(axis=1)

@@ -37,7 +37,7 @@ def orthogonal(x, steps=5, eps=1e-7):
         return x
     for _ in range(steps):
         g = x @ x.T
-        x = A * x + (B * g + C * (g @ g.T)) @ x
+        x = A * x + (B * g + C * (g @ g.T)) @ x                              # g @ g
     return x
 
 
@@ -46,7 +46,7 @@ def segment(g, steps):
     product = p = None
     for _ in range(steps):
         g = g if p is None else p @ g @ p                                    # (p·x)·(p·x)ᵀ: p is symmetric
-        p = B * g + C * (g @ g.T)
+        p = B * g + C * (g @ g.T)                                            # B * g + C * (g @ g)
         p.flat[::len(p) + 1] += A                                            # its diagonal
         product = p if product is None else p @ product
     return product

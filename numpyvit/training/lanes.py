@@ -90,7 +90,8 @@ class Lanes:
         """Rows lo to hi, in equal micro-batches, into replica.flat_grad → [Outcome, …]"""
         replica.zero_grad()
         outcomes = []
-        edges = np.linspace(lo, hi, -(-(hi - lo) // self.micro_batch) + 1).astype(int)
+        count = -(-(hi - lo) // self.micro_batch)
+        edges = [hi - (hi - lo) * left // count for left in range(count, -1, -1)]            # the larger ones first
         for start, end in zip(edges[:-1], edges[1:]):
             images, targets, seeds = load(start, end)
             b = len(images)
