@@ -369,6 +369,15 @@ def test_22_an_extension_counts_its_patience_anew(data, tmp_path, monkeypatch):
     assert "val acc" in shown and "reference" not in shown                  # whose curves are of runs in one part
 
 
+def test_22_an_extension_does_not_count_the_look_at_its_start(data, tmp_path, monkeypatch):
+    """The last look before the extension is the best of all, and the looks of the extension become better and better."""
+    monkeypatch.setattr("numpyvit.training.plan.evaluation_interval", lambda *args: 2)
+    scores(monkeypatch, [0.1, 0.9, 0.2, 0.3, 0.4])
+    loop.train(recipe(steps=4, patience=2, schedule="constant", warmup=0.0), tmp_path / "r")
+    loop.resume(tmp_path / "r", steps=6)
+    assert json.loads((tmp_path / "r" / "result.json").read_text())["steps"] == 10
+
+
 def test_22_an_extension_that_cannot_go_on_keeps_the_result(data, tmp_path):
     loop.train(recipe(steps=3), tmp_path / "r")
     result, config = ((tmp_path / "r" / name).read_bytes() for name in ("result.json", "config.json"))

@@ -173,3 +173,29 @@ def test_window_tables(M, H, W, data):
     region = windows.torch_shifted_windows(torch, (row[:, None] * 2 + column * 1)[None, :, :, None], M, 0)[..., 0]
     together = (region[:, :, None] == region[:, None, :]).numpy()
     assert np.array_equal(shifted_window_mask(H, W, M, shift), np.where(together, 0, -np.inf))
+
+
+# --- bad input
+
+def refusals():
+    """{name: (op, arguments of which one array has another shape than the others call for)}"""
+    a = np.random.default_rng(0).standard_normal
+    x, image, qkv, q, angles = a((4, 8)), a((1, 5, 5, 8)), a((4, 17, 48)), a((4, 2, 5, 3)), a((16, 4))
+    wrong = {"layer_norm weight": ("layer_norm", (x, np.ones(9), np.zeros(8))),
+             "layer_norm bias": ("layer_norm", (x, np.ones(8), np.zeros(7))),
+             "linear": ("linear", (x, a((6, 8)), np.ones(4))), "bias_activation": ("bias_activation", (x, np.ones(5))),
+             "conv2d": ("conv2d", (image, a((6, 8, 3, 3)), np.ones(5), 1, 1)),
+             "depthwise_conv weight": ("depthwise_conv", (image, a((5, 1, 3, 3)), None, 1, 1)),
+             "depthwise_conv bias": ("depthwise_conv", (image, a((8, 1, 3, 3)), np.ones(5), 1, 1)),
+             "batch_norm": ("batch_norm", (image, np.ones(7), np.ones(8))), "rotary tokens": ("rotary", (qkv, angles, angles)),
+             "rotary heads": ("rotary", (a((2, 16, 27)), angles, angles)), "mask of bool": ("attention", (q, q, q, None, np.ones((1, 5, 5), bool))),
+             "masks": ("attention", (q, q, q, None, np.zeros((3, 5, 5)))), "mask": ("attention", (q, q, q, None, np.zeros((5, 5))))}
+    return wrong | {f"bias {shape}": ("attention", (q, q, q, a(shape))) for shape in ((1, 5, 5), (2, 1, 5), (5, 5), (4, 2, 5, 5))}
+
+
+@pytest.mark.parametrize("name", refusals())
+def test_arrays_of_another_shape_are_refused(name):
+    """The kernels refuse these in the same words; NumPy has its own for a shape that does not broadcast."""
+    op, arguments = refusals()[name]
+    with pytest.raises(ValueError, match="expected" if op in ("attention", "rotary") else None):
+        DEFINITIONS[op][0](*arguments)

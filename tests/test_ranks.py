@@ -282,6 +282,19 @@ SLOW = RUN + """
     trainer.Trainer.take_step = slow_step
     sys.exit(main(sys.argv[1:]))
 """
+SPOILED = RUN + """
+    from numpyvit.training.lanes import Lanes
+    run_shard = Lanes.run_shard
+
+    def spoiled_shard(self, replica, lo, hi, batch_size, load):
+        outcomes = run_shard(self, replica, lo, hi, batch_size, load)
+        if hi == batch_size:                                                 # the last shard, which is the last rank's
+            dict(replica.named_parameters())["head.bias"].grad[0] = float("inf")
+        return outcomes
+
+    Lanes.run_shard = spoiled_shard
+    sys.exit(main(sys.argv[1:]))
+"""
 EACH_FAMILY = {"vit": {"steps": 5}, "swin": {"steps": 5, "optimizer": "sgd", "keep": "best"},
                "cvt": {"steps": 5, "optimizer": "muon", "shards": 7, "small_size": 8, "small_window": 11},
                "vit tuned": {"steps": 3, "init": "vit"}}
@@ -404,6 +417,15 @@ def test_a_bug_or_a_full_disk_on_one_rank_ends_the_run_and_the_run_resumes(tmp_p
     assert mpiexec(3, SLOW, *resume).returncode == 0
     assert one_process(SLOW, ENVIRONMENT, *arguments[:-1], str(tmp_path / "whole")).returncode == 0
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
+
+
+@needs_mpi
+def test_rank_0_names_a_gradient_that_is_not_finite_on_another_rank(tmp_path):
+    """The infinity is in the last rank's shard and range of the flat vector: rank 0, which speaks, learns it from that rank."""
+    expected = one_process(SPOILED, ENVIRONMENT, *options("vit", steps=2), "--out", str(tmp_path / "one"))
+    assert expected.returncode == 2 and "the first values that are not finite are in the gradient of head.bias" in expected.stderr
+    done = mpiexec(2, SPOILED, *options("vit", steps=2), "--out", str(tmp_path / "two"))
+    assert (done.returncode, done.stderr) == (2, expected.stderr)
 
 
 @needs_mpi

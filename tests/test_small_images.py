@@ -67,9 +67,10 @@ def test_threads_and_interruptions_leave_no_trace(name, tmp_path, monkeypatch):
     assert_same_run(tmp_path / "a", tmp_path / "b")
 
 
-def test_so_much_of_the_run_and_no_more(tmp_path, monkeypatch):
-    """Of 12 steps the first 6 see 8 × 8 pixels, the others and all evaluations 16 × 16; shards' gradients of the other size
-    are given back."""
+@pytest.mark.parametrize("steps, small_steps", [(12, 6), (5, 3)])
+def test_so_much_of_the_run_and_no_more(steps, small_steps, tmp_path, monkeypatch):
+    """Of 12 steps the first 6 see 8 × 8 pixels, of 5 the first 3; the others and all evaluations see 16 × 16. Shards' gradients
+    of the other size are given back."""
     small_shapes(monkeypatch)
     update, sizes = Trainer.update, []
 
@@ -83,8 +84,23 @@ def test_so_much_of_the_run_and_no_more(tmp_path, monkeypatch):
         return outcome
 
     monkeypatch.setattr(Trainer, "update", watched)
-    loop.train(recipe(model_fields=FIELDS["vit"], small_size=8, small_share=0.5), tmp_path / "a")
-    assert sizes == 6 * [8] + 6 * [16]
+    loop.train(recipe(model_fields=FIELDS["vit"], small_size=8, small_share=0.5, steps=steps), tmp_path / "a")
+    assert sizes == small_steps * [8] + (steps - small_steps) * [16]
+
+
+def test_an_extension_has_no_small_images(tmp_path, monkeypatch):
+    """Half of the run's 2 steps see 8 × 8 pixels, and none of the 6 that are added, though half of 8 steps were 4."""
+    small_shapes(monkeypatch)
+    update, sizes = Trainer.update, []
+
+    def watched(self, step, lr, small=False):
+        sizes.append(self.batches.loader(step, small)(0, 2)[0].shape[-1])
+        return update(self, step, lr, small)
+
+    monkeypatch.setattr(Trainer, "update", watched)
+    loop.train(recipe(model_fields=FIELDS["vit"], small_size=8, small_share=0.5, steps=2), tmp_path / "a")
+    loop.resume(tmp_path / "a", steps=6)
+    assert sizes == [8] + 7 * [16]
 
 
 def test_gflops_and_time_left_follow_the_size_of_the_images(tmp_path, monkeypatch):
