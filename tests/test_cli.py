@@ -322,9 +322,14 @@ def test_errors_from_below_are_one_line(error, words, monkeypatch, capsys):
 
 # --- signals
 
+def hears_sighup():
+    """In a child: as in a terminal, even if these tests run under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def start(*argv, **options):
     return subprocess.Popen([sys.executable, "-m", "numpyvit", *map(str, argv)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            text=True, env=ENV, **options)
+                            text=True, env=ENV, **{"preexec_fn": hears_sighup} | options)
 
 
 def wait_for_steps(process, path, count=3, seconds=60):
@@ -394,6 +399,7 @@ def controlling_terminal():
     import fcntl
     import termios
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    hears_sighup()
 
 
 def test_output_into_a_closed_pipe(finished):

@@ -1,7 +1,7 @@
 """Ctrl-C, SIGTERM, SIGHUP, and SIGUSR1, which schedulers send: the first signal asks the loop to stop, a second Ctrl-C
 or SIGTERM ends the process at once. A terminal that closes sends SIGHUP twice: that asks once.
 
-A signal that is ignored when the process starts, as SIGHUP is under nohup, stays ignored.
+Under nohup, which starts a process with SIGHUP ignored, SIGHUP stays ignored.
 """
 import os
 import signal
@@ -14,8 +14,9 @@ EXIT_CODE = 130
 
 
 def heard():
-    """The signals that this process does not ignore."""
-    return [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    """The signals that ask a run to stop: all but a SIGHUP that is ignored, as nohup wants it."""
+    ignored = hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in SIGNALS if not (ignored and number == signal.SIGHUP)]
 
 
 @contextmanager
