@@ -84,6 +84,7 @@ def check_gradient(name, x, dx, u, y, at, rng, tolerance, entries, settle, same_
     worst = direction = along(first, 0.05 * size, np.linalg.norm(dx))
     result = Gradient(name, x.shape, direction.error, direction.verdict)
     true = abs(direction.exact) if math.isfinite(direction.exact) else 0.0
+    steepest = float(np.abs(dx).max(initial=0.0))
     order = np.concatenate([np.argsort(-np.abs(dx).ravel())[:ENTRIES // 4], rng.permutation(x.size)])
     for count, i in enumerate(order):
         found = direction.verdict == "ok" or worst.verdict == "WRONG" and result.entry is not None
@@ -92,10 +93,10 @@ def check_gradient(name, x, dx, u, y, at, rng, tolerance, entries, settle, same_
         entry = tuple(int(k) for k in np.unravel_index(i, x.shape))
         v = np.zeros_like(x)
         v[entry] = 1
-        own, norm = abs(float(x[entry])), float(np.abs(dx).max(initial=0.0))
-        one = along(v, 0.05 * max(size, own), norm, true)
+        own = abs(float(x[entry]))
+        one = along(v, 0.05 * max(size, own), steepest, true)
         if one.verdict == "WRONG" and 0 < own < size:                        # 1/x at a small x: the steps were too long
-            closer = along(v, 0.05 * own, norm, true)
+            closer = along(v, 0.05 * own, steepest, true)
             one = closer if closer.verdict == "ok" else one
         if one.verdict != "ok" and (result.entry is None or one.rank > worst.rank):
             worst, result.entry, result.exact, result.ours = one, entry, one.exact, one.ours

@@ -30,7 +30,7 @@ from .ops.windows import gather_tokens_backward, gather_tokens_forward
 
 REFERENCE = os.environ.get("NUMPYVIT_REFERENCE", "") not in ("", "0")
 
-if not REFERENCE:                       # what each gains: % by which a step slows down without it (tests/bench gains)
+if not REFERENCE:                       # % by which a step is slower without each (python tests/bench gains):
     from .kernels.attention import (attention_backward, attention_forward,   # reads and writes heads in place: 23 %
                                     self_attention_backward, self_attention_forward)
     from .kernels.augment import augment_mixtures, augment_views             # one pass: in 5 % of the time

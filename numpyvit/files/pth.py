@@ -21,7 +21,7 @@ MAGIC, PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 MAX_DIMS = 8
 # the running average of the weights comes first, as in timm: it is what was to be evaluated
 UNWRAP = ("state_dict_ema", "model_ema", "ema_state_dict", "state_dict", "model_state_dict", "model", "module", "net")
-PREFIXES = ("module.", "_orig_mod.")                                         # of distributed training, of torch.compile
+PREFIXES = ("module.", "_orig_mod.", "model.")                               # of torch's wrappers around a model
 
 
 def read_pth(path):
@@ -158,11 +158,23 @@ def unwrap(value, fail):
     if len(references) < len(value):
         others = {key: None for key in value if key not in references}
         sentences.append(f"left out {listing(others)}, which are no tensors")
-    for prefix in PREFIXES:
-        if all(name.startswith(prefix) for name in references):
-            references = {name.removeprefix(prefix): tensor for name, tensor in references.items()}
-            sentences.append(f"removed the prefix {prefix!r} from every name")
-    return references, sentences
+    references, removed = without_prefixes(references)
+    return references, sentences + removed
+
+
+def without_prefixes(tensors):
+    """{name: array} without what torch's wrappers put before every name, in any order.   →   the same, sentences
+
+    AveragedModel, with which torchvision keeps its running average, has the counter n_averaged beside module.NAME.
+    """
+    sentences, names = [], [name for name in tensors if name != "n_averaged"]
+    if len(names) < len(tensors) and names and all(name.startswith("module.") for name in names):
+        tensors = {name: tensors[name] for name in names}
+        sentences.append("left out n_averaged, the counter of a running average")
+    while prefix := next((p for p in PREFIXES if tensors and all(name.startswith(p) for name in tensors)), None):
+        tensors = {name.removeprefix(prefix): array for name, array in tensors.items()}
+        sentences.append(f"removed the prefix {prefix!r} from every name")
+    return tensors, sentences
 
 
 def listing(value):

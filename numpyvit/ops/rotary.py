@@ -50,5 +50,5 @@ def turn(qkv, cos, sin):
 def check_angles(qkv, cos, sin):
     """There is a row of angles for every token, and the heads that they are made for divide the channels."""
     if not len(cos) == len(sin) == qkv.shape[1] or qkv.shape[2] % (6 * cos.shape[1]):
-        raise ValueError(f"cos, sin: expected a row for each of {qkv.shape[1]} tokens, of half a head's width, where "
-                         f"whole heads make {qkv.shape[2]} channels; got {cos.shape} and {sin.shape}")
+        raise ValueError(f"cos, sin: expected shape ({qkv.shape[1]}, hd/2), with heads of hd channels that make up the "
+                         f"{qkv.shape[2]} = 3·C channels of qkv; got {cos.shape} and {sin.shape}")

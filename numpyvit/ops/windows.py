@@ -33,8 +33,8 @@ def shifted_windows_forward(x, M, shift=0):
         y = partition(roll(pad(x), −shift, −shift))
 
     x (B, H, W, C)   →   y (B·nW, M², C),   nW = ⌈H/M⌉ · ⌈W/M⌉
-    Pad comes first: the roll then turns the padded map, for which shifted_window_mask is made. If the map
-    were rolled first and padded afterwards, a window could hold tokens of opposite edges that the mask does not part.
+    Pad comes first: the roll then turns the padded map, for which shifted_window_mask is made. If the map were rolled
+    first and padded afterwards, a window could hold tokens of opposite edges that the mask does not part.
     cache: the sizes.
     Liu et al. 2021, section 3.2.  torch.nn.functional.pad, torch.roll, view and permute
     """

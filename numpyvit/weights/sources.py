@@ -15,13 +15,12 @@ from ..errors import UserError
 from ..files.archive import open_archive
 from ..files.atomic import open_regular, read_json
 from ..files.npz import read_npz
-from ..files.pth import read_pth
+from ..files.pth import read_pth, without_prefixes
 from ..files.safetensors import read_tensors
 
 IN_A_FOLDER = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
                "weights.safetensors")
 MAX_SHARDS = 1000
-PREFIXES = ("module.", "_orig_mod.", "model.")                               # of torch's wrappers around a model
 
 
 @dataclass
@@ -43,8 +42,9 @@ def read_source(path):
     """
     path = path_text(path)
     if os.path.isdir(path):
-        return read_folder(path)
-    source = read_shards(path) if path.endswith(".index.json") else read_file(path)
+        source = read_folder(path)
+    else:
+        source = read_shards(path) if path.endswith(".index.json") else read_file(path)
     source.tensors, sentences = without_prefixes(source.tensors)
     source.sentences += sentences
     return source
@@ -56,21 +56,6 @@ def path_text(path):
     if not path or "\0" in path:
         raise UserError(f"{path!r}: expected the path of a file or folder, got {'a NUL in it' if path else 'nothing'}")
     return path
-
-
-def without_prefixes(tensors):
-    """{name: array} without what torch's wrappers put before every name, in any order.   →   the same, sentences
-
-    AveragedModel, with which torchvision keeps its running average, has the counter n_averaged beside module.NAME.
-    """
-    sentences, names = [], [name for name in tensors if name != "n_averaged"]
-    if len(names) < len(tensors) and names and all(name.startswith("module.") for name in names):
-        tensors = {name: tensors[name] for name in names}
-        sentences.append("left out n_averaged, the counter of a running average")
-    while prefix := next((p for p in PREFIXES if tensors and all(name.startswith(p) for name in tensors)), None):
-        tensors = {name.removeprefix(prefix): array for name, array in tensors.items()}
-        sentences.append(f"removed the prefix {prefix!r} from every name")
-    return tensors, sentences
 
 
 def read_file(path):
