@@ -281,7 +281,7 @@ def test_patience_says_that_it_ended_the_run(images, tmp_path, capsys):
 
 
 def test_curves_that_are_missing_are_drawn(run, tmp_path, capsys):
-    """Ctrl-C while the curves are drawn says so, and --resume draws them."""
+    """--resume of a finished run draws them: Ctrl-C may have come before they were."""
     pytest.importorskip("matplotlib")
     copy = shutil.copytree(run, tmp_path / "copy")
     (copy / "curves.png").unlink()

@@ -26,6 +26,9 @@ function classNow(name) {
 }
 const predictedNow = () => classNow("logits");
 const askedNow = () => classNow("target");
+/* Whether the loss asks for the predicted class because the page was made without a label. */
+const asksForPrediction = ({label, label_given} = app.program.about) =>
+  !label_given && askedNow() === label && askedNow() === predictedNow();
 
 /* The classes: probabilities now and when the page was opened, and which one the loss asks for. */
 function classBars(about) {

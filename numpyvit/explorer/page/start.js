@@ -41,13 +41,11 @@ function header() {
 
 /* The part of the header that a change can change. */
 function drawHeader() {
-  const {classes, label, label_given} = app.program.about,
-    [predicted, asked] = [predictedNow(), askedNow()];
-  $("predicted").textContent = classes[predicted];
-  $("label-text").textContent =
-    label_given || asked !== label || asked !== predicted
-      ? ` · the loss asks for ${classes[asked]}`
-      : " · no label was given: the loss asks for the prediction";
+  const {classes} = app.program.about;
+  $("predicted").textContent = classes[predictedNow()];
+  $("label-text").textContent = asksForPrediction()
+    ? " · no label was given: the loss asks for the prediction"
+    : ` · the loss asks for ${classes[askedNow()]}`;
 }
 
 function proof() {

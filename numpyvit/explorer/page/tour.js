@@ -212,9 +212,7 @@ function buildTour() {
     step(named.loss),
     () =>
       `The cross-entropy of “${about.classes[askedNow()]}”` +
-      (about.label_given || askedNow() !== about.label || askedNow() !== predictedNow()
-        ? ""
-        : ", the prediction itself, as no label was given") +
+      (asksForPrediction() ? ", the prediction itself, as no label was given" : "") +
       `: ${fmt(loss(), 5)}. Here the pass turns round.`,
     {cell: () => 0},
   );
