@@ -163,7 +163,7 @@ const stateBitsText = () =>
 
 function inputText(step) {
   const clipping = {
-    grad_squares: "For every parameter that is trained, the sum of the squares of its gradient.",
+    grad_squares: "The sum of the squares of the gradient, for every parameter that is trained.",
     grad_norm: "grad_norm = √Σ grad_squares: the length of the whole gradient of what is trained.",
     clip_scale: "clip_scale = min(1, clip / (grad_norm + 0.000001)): the optimiser multiplies every gradient with it.",
     "muon_step(data)": "The parameter as a matrix, with one row for each output.",
