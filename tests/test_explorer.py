@@ -250,7 +250,7 @@ def test_the_update_is_the_optimisers(kind):
         np.testing.assert_allclose(r.tape.value(r.updated[name]), p.data, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
-@pytest.mark.parametrize("settings", [{}, {"optimizer": "muon", "schedule": "one_cycle"}], ids=["linear", "one_cycle"])
+@pytest.mark.parametrize("settings", [dict(ema=0.0), dict(ema=0.0, optimizer="muon", schedule="one_cycle")], ids=["linear", "one_cycle"])
 def test_the_step_of_a_run_has_the_rate_of_its_schedule(settings, tmp_path, monkeypatch):
     """Stopped, finished, extended: the rate is the one that metrics.jsonl has of the step that the page names."""
     from numpyvit.errors import Interrupted
@@ -292,6 +292,20 @@ def test_the_step_of_a_run_has_the_rate_of_its_schedule(settings, tmp_path, monk
     for path in RunFolder(run).checkpoints():
         os.remove(path)
     assert update_of(Classifier(run)) is None                                 # nothing is left of what the optimiser remembered
+
+
+@pytest.mark.parametrize("settings, plan", [(dict(ema=0.9), {}), (dict(ema=0.0, keep="best", lr=1e-9), {"steps": 60})], ids=["average", "best"])
+def test_weights_that_the_run_does_not_go_on_from_have_no_step(settings, plan, tmp_path, monkeypatch):
+    """What the optimiser remembers belongs to other weights than those of the page: their average, or the best of an earlier step."""
+    from numpyvit.explorer.update import update_of
+    from numpyvit.runs.classifier import Classifier
+    from numpyvit.training import loop
+    from tiny import recipe, small_shapes
+    small_shapes(monkeypatch)
+    loop.train(recipe(**settings | plan), tmp_path / "run")
+    classifier = Classifier(tmp_path / "run")
+    assert settings["ema"] or classifier.step < classifier.run.read_checkpoint().position.step
+    assert update_of(classifier) is None
 
 
 def test_the_step_of_a_run_that_ended_early(tmp_path, monkeypatch):

@@ -41,6 +41,8 @@ def steps_of(recording):
     steps, taken, modules = [], {}, module_of_nodes(recording)
     for i in sorted(names):
         node = tape.nodes[i]
+        if 0 in node.shape:                                                  # the class token of a net without one
+            continue
         call = calls[node.call] if node.call is not None else None
         op = node.attrs["kind"] if node.op == "leaf" else call.function if call else "input"
         step = {"node": i, "name": names[i], "module": modules[i], "op": op, "phase": call.phase if call else "forward"}

@@ -81,10 +81,11 @@ class UpdateStep:
 def update_of(classifier):
     """The UpdateStep of a run: the next step after its newest checkpoint, with the learning rate of the schedule.
 
-    After the last step of a run, one step more with the learning rate of the last.   None without the vectors.
+    After the last step of a run, one step more with the learning rate of the last.   None without the vectors, and
+    where the classifier's weights are not those that the run goes on from: a running average, or the best ones.
     """
     recipe, plan, checkpoint = classifier.config.recipe, classifier.config.plan, classifier.run.read_checkpoint()
-    if checkpoint is None or plan is None:
+    if checkpoint is None or plan is None or recipe.ema or classifier.step != checkpoint.position.step:
         return None
     optimizer = new_optimizer(classifier.model, recipe)
     vectors = {name.removeprefix("optimizer/"): vector for name, vector in checkpoint.tensors.items()

@@ -15,6 +15,7 @@ from . import models, race
 from .train_step import add_common, ours
 
 IMPORT = "import time; start = time.perf_counter(); import numpyvit{}; print(time.perf_counter() - start)"
+USERS = {"PYTHONDONTWRITEBYTECODE": ""}              # a later process of a user reads Python's bytecode from __pycache__
 
 
 def main(arguments):
@@ -35,7 +36,7 @@ def main(arguments):
         with tempfile.TemporaryDirectory() as cache:
             for when in ("nothing compiled", "a later process"):
                 before, start = race.others_seconds(), time.perf_counter()
-                with race.Competitor(ours(family, fields, args.batch, args), {"NUMBA_CACHE_DIR": cache}) as c:
+                with race.Competitor(ours(family, fields, args.batch, args), USERS | {"NUMBA_CACHE_DIR": cache}) as c:
                     points.append({"model": name, "when": when, "first_step": c.first_step, "from_start": c.start})
                     others = race.others_seconds(c.process.pid) - before
                     disturbed.append(max(0.0, others) / (time.perf_counter() - start) / os.cpu_count())
@@ -48,5 +49,5 @@ def import_seconds(module, rounds):
     """Median over new processes; the first, which may have to read the files from disk, does not count."""
     paths = os.pathsep.join(sys.path[:2])            # where this process has numpyvit from
     return statistics.median([float(subprocess.run([sys.executable, "-c", IMPORT.format(module)], check=True, text=True,
-                                                   stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": paths}).stdout)
+                                                   stdout=subprocess.PIPE, env=os.environ | USERS | {"PYTHONPATH": paths}).stdout)
                               for _ in range(rounds + 1)][1:])

@@ -25,8 +25,9 @@ function axesOf(step) {
     return [first, "head", scores || /^d?y$/.test(ownName(step)) ? "query" : "token", scores ? "key" : "channel"];
   }
   if (n > 4) return manyAxes(step, shape, first);
-  if (n === 4) return ["image", "row", "column", "channel"];
-  if (n === 3) return [first, inOtherOrder(step, shape) ? "place" : "token", "channel"];
+  const last = /^d?(patches|rows)$/.test(step.name) ? "input" : "channel"; // of the weight
+  if (n === 4) return ["image", "row", "column", last];
+  if (n === 3) return [first, inOtherOrder(step, shape) ? "place" : "token", last];
   if (n === 2) {
     const ofHead = step.module.startsWith("head") && shape[1] === (config.num_classes ?? classes.length);
     return [several ? "token" : "image", ofHead && /^d?y/.test(step.name) ? "class" : "channel"];

@@ -15,7 +15,7 @@ function formulaText(tree, outer = 0) {
   const inner = tree.children;
   const wrap = (level, parts) => (level < outer ? ["(", ...parts, ")"] : parts);
   if (tree.op === "cell") return [valueSpan(tree.node, tree.flat, tree.value)];
-  if (tree.op === "const") return [h("span", {class: "constant"}, fmt(tree.value))];
+  if (tree.op === "const") return [h("span", {class: "constant"}, fmtConstant(tree.value))];
   if (tree.op === "copy") return formulaText(inner[0], outer);
   if (tree.op === "matmul")
     return [
@@ -26,15 +26,13 @@ function formulaText(tree, outer = 0) {
       ...formulaText(inner[1], 2),
       tree.count > 1 ? " + …)" : ")",
     ];
-  if (tree.op === "sum" || tree.op === "mean")
+  if (["sum", "mean", "max", "min"].includes(tree.op))
     return [
-      h("span", {class: "sum"}, `${tree.op === "sum" ? "Σ" : "mean"}${subscript(tree.count)}`),
+      h("span", {class: "sum"}, `${tree.op === "sum" ? "Σ" : tree.op}${subscript(tree.count)}`),
       "(",
       ...(inner.length ? formulaText(inner[0], 1) : []),
       tree.count > 1 ? (tree.op === "sum" ? " + …)" : ", …)") : ")",
     ];
-  if (tree.op === "max" || tree.op === "min")
-    return [`${tree.op} of ${tree.count} = `, h("span", {class: "constant"}, fmt(tree.value))];
   if (tree.op in SIGNS) {
     const level = PRECEDENCE[tree.op] || 0;
     return wrap(level, [
@@ -62,7 +60,7 @@ function formulaText(tree, outer = 0) {
 function factorText(factor, k) {
   const step = factor.node === undefined ? null : app.stepOf.get(factor.node);
   const sign = factor.inverse ? (k ? " / " : "1 / ") : k ? " × " : "";
-  if (step) {
+  if (step && !factor.call) {
     const name = step.name + indexText(factor.flat, app.shape(step));
     return h(
       "span",
@@ -71,7 +69,7 @@ function factorText(factor, k) {
       h("small", {}, name),
     );
   }
-  const text = factor.call ? `${factor.call}(…) = ${fmt(factor.value)}` : fmt(factor.value);
+  const text = factor.call ? `${factor.call}(…) = ${fmt(factor.value)}` : fmtConstant(factor.value);
   const title = factor.count ? "how many numbers the mean is over" : "a part of this line";
   return h("span", {class: "factor"}, h("span", {}, sign, h("span", {class: "constant", title}, text)));
 }

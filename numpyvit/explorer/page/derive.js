@@ -171,6 +171,8 @@ class Derivation {
       });
       return terms;
     }
+    const largest = ["max", "min", "maximum", "minimum"].includes(op) && this.source(i, flat);
+    if (largest && largest[1] !== undefined) return this.expand(...largest, scale, factors);
     if (top && (op in UNARY || op === "erf" || op === "power"))
       return [this.term(scale, [...factors, {...here, call: op}])];
     return single();
@@ -244,8 +246,9 @@ class Derivation {
     if (op === "matmul")
       return {op, value, count: this.products(i, flat).length, children: this.products(i, flat)[0].map(inner)};
     if (["sum", "mean", "max", "min"].includes(op)) {
-      const cells = this.reducedCells(i, flat);
-      return {op, value, count: cells.length, children: [inner([args[0], cells[0]])]};
+      const cells = this.reducedCells(i, flat),
+        shown = op === "max" || op === "min" ? (this.source(i, flat)[1] ?? cells[0]) : cells[0];
+      return {op, value, count: cells.length, children: [inner([args[0], shown])]};
     }
     if (op === "bincount") {
       const cells = [...this.engine.tables[attrs.table].keys()].filter(

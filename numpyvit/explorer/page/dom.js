@@ -58,6 +58,11 @@ function fmt(x, digits = 4) {
     a >= 1e-3 && a < 1e5 ? String(Number(x.toPrecision(digits))) : x.toExponential(digits - 1).replace("e+", "e");
   return text.replaceAll("-", "−");
 }
+/* A constant that is not whole does not look whole: 0.99997 for 1. */
+function fmtConstant(x) {
+  const text = fmt(x);
+  return Number.isInteger(x) || text.includes(".") ? text : fmt(x, 7);
+}
 const count = n => n.toLocaleString("en-GB");
 const percent = p => (100 * p).toFixed(1) + " %";
 const shapeText = shape => (shape.length ? shape.join(" × ") : "one number");

@@ -121,13 +121,17 @@ function attentionOf(block, g, head, query) {
   return {weights, prefix, padding, masked, window};
 }
 
-/* The block whose tokens a step is about: its own, or the nearest before it. */
+/* The block whose tokens a step is about: its own, or the last that forward has been through where it comes to the
+   step's module. */
 function blockFor(step) {
   const blocks = attentionBlocks(),
-    own = step.module.match(/^.*?blocks\.\d+/)?.[0];
+    own = step.module.match(/^.*?blocks\.\d+/)?.[0],
+    computed = s => s.phase === "forward" && !isGiven(s);
+  const place = computed(step) ? step : app.steps.find(s => step.module && s.module === step.module && computed(s));
   return (
     blocks.find(b => own && b.module.startsWith(own + ".")) ||
-    (step.number > app.steps.length / 2 && !isGiven(step) ? blocks[blocks.length - 1] : blocks[0]) ||
+    blocks.findLast(b => !place || b.step.number < place.number) ||
+    blocks[0] ||
     null
   );
 }

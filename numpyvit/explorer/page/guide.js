@@ -4,12 +4,14 @@
 function showTour(at) {
   if (at >= tour.stops.length) at = -1;
   tour.at = at;
+  photo.follow = !tour.stops[at]?.block;
   $("tour").hidden = at < 0;
   if (at < 0) return $("tour-button")?.focus();
   const stop = tour.stops[at];
   if (stop.mode) photo.mode = stop.mode;
-  photo.follow = !stop.block;
   photo.rolled = 0;
+  photo.head = -1;
+  photo.asClass = false;
   if (stop.block) photo.block = stop.block;
   if (stop.query) photo.query = stop.query;
   app.select(stop.target.number, stop.cell ? stop.cell(stop.target) : null);

@@ -54,6 +54,7 @@ function drawOverlay(svg, text, g) {
       `${photo.block.module.replace(/\.attn$/, "")}, ` +
       `${photo.head < 0 ? "mean of the heads" : "head " + photo.head}: ` +
       `${query ? `the token at row ${query[0]}, column ${query[1]}` : "the class token"} looks at ` +
+      (keys.stride > 1 ? "the keys " : "") +
       best.map(k => `(${Math.floor(k / keys.W)}, ${k % keys.W}) ${percent(weights[k])}`).join(", ") +
       (prefix ? `, and ${percent(prefix)} at the class token` : "") +
       (padding ? `, and ${percent(padding)} at padding` : "") +

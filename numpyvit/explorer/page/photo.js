@@ -50,6 +50,7 @@ const MODES = [
 function drawPhoto() {
   const blocks = attentionBlocks(),
     own = blockFor(app.step());
+  photo.hover = null; // it was a place on the map that was drawn before
   if (photo.follow && own) photo.block = own;
   photo.block ??= blocks[0] ?? null;
   if (photo.block && photo.head >= photo.block.shape[1]) photo.head = -1;
@@ -137,6 +138,7 @@ function drawPhoto() {
             "aria-pressed": String(photo.mode === mode),
             onclick: () => {
               photo.mode = mode;
+              if (mode === "paint" || mode === "gradient") photo.rolled = 0;
               drawPhoto();
             },
           },
@@ -157,7 +159,6 @@ function chooseQuery(token) {
   photo.query = token;
   photo.asClass = false;
   switches.message = "";
-  photo.hover = null;
   drawPhoto();
 }
 
@@ -253,10 +254,12 @@ function animateRoll(g) {
 
 /* The token that the pointer is over in the big map. */
 function hoverToken(step, flat) {
-  const token = flat === null || flat < 0 ? null : tokenOfCell(step, flat);
+  const stage = $("photo"),
+    block = blockFor(step);
+  if (!stage || !photo.block || photo.mode === "paint") return;
+  const [g, shown] = [block, photo.block].map(b => geometryOf(b.module)),
+    token = flat === null || flat < 0 || g.H !== shown.H || g.W !== shown.W ? null : tokenOfCell(step, flat);
   if (String(token) === String(photo.hover)) return;
   photo.hover = token;
-  const stage = $("photo");
-  if (stage && photo.block && photo.mode !== "paint")
-    drawOverlay(stage.querySelector("svg"), $("photo-text"), geometryOf(photo.block.module));
+  drawOverlay(stage.querySelector("svg"), $("photo-text"), shown);
 }

@@ -220,6 +220,7 @@ function start() {
   if (!app.goto(location.hash)) {
     app.at = first;
     app.draw();
+    history.replaceState(null, "", encodeURI(app.address())); // where the browser's Back leads to
   }
   addEventListener("keydown", onKey);
   addEventListener("popstate", () => {

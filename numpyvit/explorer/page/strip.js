@@ -3,7 +3,7 @@
 
 /* The part of the model that a step belongs to: a layer of a block, or a top-level module. */
 function columnKey(step) {
-  if (!step.module) return step.op.replace(/_backward$|\.backward$|\.forward$/, "");
+  if (!step.module) return step.op.replace(/[._](forward|backward)(_pass)?$/, "");
   const block = step.module.match(/^.*?blocks\.\d+(\.\w+)?/);
   if (block) return block[0];
   const parts = step.module.split(".");
@@ -192,7 +192,7 @@ function buildSteps(here) {
             app.select(s.number);
           },
         },
-        h("span", {class: "step-name"}, s.name),
+        h("span", {class: "step-name", title: s.name}, s.name),
         h("span", {class: "step-shape"}, app.shape(s).join("×") || "1"),
       ),
     );
@@ -200,7 +200,10 @@ function buildSteps(here) {
     steps.length
       ? [
           h("h3", {class: kind}, title),
-          groupByOp(steps).map(([op, list]) => [h("div", {class: "step-op"}, op), h("ul", {}, list.map(row))]),
+          groupByOp(steps).map(([op, list]) => [
+            h("div", {class: "step-op", title: op}, op.replace(`${here.column}.`, "")),
+            h("ul", {}, list.map(row)),
+          ]),
         ]
       : [];
   const list = h(
