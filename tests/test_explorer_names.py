@@ -14,7 +14,7 @@ from test_explorer import an_update
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium on this machine (apt-get install chromium)")
 # windows of 3 × 3 on a map of 8 × 8: padded; the image of 31 × 31 is padded to 32 × 32
 PADDED = ("swin", dict(img_size=31, patch_size=4, embed_dim=8, depths=(2, 2), num_heads=(2, 2), window_size=3), 1, False)
-NAMES = ("vit", "vit_rotary", "vit_square", "swin", "swin_padded", "cvt_eval", "cvt_avg")
+NAMES = ("vit", "vit_post", "vit_rotary", "vit_square", "swin", "swin_padded", "cvt_eval", "cvt_avg")
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +80,10 @@ SLOPES = """(async () => {
     const twin = twinStep(s);
     if (!isGiven(s) && s.phase === "forward" && twin?.text === TWINS.gradient && app.data(s).length) pairs.push([s, twin.step]);
   }
-  const every = Math.max(1, Math.floor(pairs.length / 40)), loss = () => app.engine.get(app.program.named.loss)[0];
-  for (let i = 0; i < pairs.length; i += every) {
-    const [s, gradient] = pairs[i], g = app.data(gradient), x = app.data(s), same = app.shape(s).join() === app.shape(gradient).join();
+  const loss = () => app.engine.get(app.program.named.loss)[0], seen = new Set();
+  const fresh = s => seen.size < seen.add(`${s.op} ${s.name}`).size;           // a pair of every name that an op gives
+  for (const [s, gradient] of pairs.filter(([s]) => fresh(s))) {
+    const g = app.data(gradient), x = app.data(s), same = app.shape(s).join() === app.shape(gradient).join();
     const k = g.reduce((best, v, j) => Math.abs(v) > Math.abs(g[best]) && Number.isFinite(x[j]) ? j : best, 0), expected = g[k], value = x[k];
     const at = async h => {
       app.engine.edits.set(s.node, new Map([[k, value + h]]));
