@@ -45,7 +45,7 @@ def gelu_tanh_backward(dy, cache):
     """dx = dy ⊙ (½ (1 + t) + ½ x (1 − t²) · u′),   t = tanh u,   u′ = √(2/π) (1 + 3 · 0.044715 x²)"""
     (x,) = cache
     t = np.tanh(SQRT_2_OVER_PI * (x + CUBIC * x * x * x))
-    slope = SQRT_2_OVER_PI * (1 + 3 * CUBIC * x * x)
+    slope = SQRT_2_OVER_PI * (1 + 3 * CUBIC * x * x)                         # u′
     return dy * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * slope)
 
 
