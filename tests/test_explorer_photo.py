@@ -39,22 +39,22 @@ def hover(browser, flat):
 
 
 @pytest.mark.parametrize("name, steps", [
-    ("vit", {"patch_embed/patches_of/patches": "blocks.0", "blocks.1.mlp/mlp.fc1/y": "blocks.1", "norm/layer_norm_forward/y": "blocks.1",
-             "norm/layer_norm_backward/dx": "blocks.1", "loss/cross_entropy_forward/shifted": "blocks.1", "logits": "blocks.1",
-             "patch_embed/patch_embed_backward/dx": "blocks.0", "blocks.0.norm1/layer_norm_backward/dx": "blocks.0"}),
-    ("swin_two", {"patch_embed/patches_of/patches": "layers.0.blocks.0", "norm/layer_norm_forward/y": "layers.1.blocks.1", "logits": "layers.1.blocks.1",
-                  "norm/layer_norm_backward/dx": "layers.1.blocks.1", "layers.1.downsample": "layers.0.blocks.1",
-                  "patch_embed/patch_embed_backward/dx": "layers.0.blocks.0"}),
-    ("cvt_eval", {"norm/layer_norm_forward/y": "stage1.blocks.1", "stage1.patch_embed": "stage0.blocks.0", "logits": "stage1.blocks.1"}),
+    ("vit", {"patches_of patches": "blocks.0", "norm layer_norm_forward y": "blocks.1", "norm layer_norm_backward dx": "blocks.1", "pos_embed": "blocks.0",
+             "cross_entropy_forward shifted": "blocks.1", "logits": "blocks.1", "patch_embed_backward dpatches": "blocks.0", "dpixels": "blocks.0",
+             "ViT.embed_backward pos_embed.grad": "blocks.0", "PatchEmbed.backward weight.grad": "blocks.0", "blocks.0.norm1 layer_norm_backward dx": "blocks.0"}),
+    ("swin_two", {"patch_embed patches_of patches": "layers.0.blocks.0", "norm layer_norm_forward y": "layers.1.blocks.1", "logits": "layers.1.blocks.1",
+                  "layers.1.downsample gather_tokens_forward y": "layers.0.blocks.1", "layers.1.downsample.reduction linear_forward y": "layers.1.blocks.0",
+                  "layers.1.downsample.reduction parameter weight": "layers.0.blocks.1", "patch_embed patch_embed_backward dpatches": "layers.0.blocks.0"}),
+    ("cvt_eval", {"norm layer_norm_forward y": "stage1.blocks.1", "logits": "stage1.blocks.1", "stem_backward dimages": "stage0.blocks.0",
+                  "stage1.patch_embed.norm layer_norm_forward y": "stage1.blocks.0", "stage1.patch_embed.proj col2im dx": "stage0.blocks.0"}),
 ])
 def test_the_image_shows_the_block_that_a_step_is_near(name, steps, browser, pages):
-    """A step outside the blocks, forward or backward: the last block that forward has been through where it comes to this module."""
+    """Of a step outside the blocks, forward or backward: the block beside the place where forward comes to its module."""
     browser.open(pages[name])
-    found = browser.run("app.steps.map(s => [s.id, s.module, s.name, s.phase, blockFor(s).module.replace(/\\.attn$/, '')])")
+    found = browser.run("app.steps.map(s => [`${s.module} ${s.op} ${s.name}`, blockFor(s).module.replace(/\\.attn$/, '')])")
     for wanted, block in steps.items():
-        blocks = {shown for step, module, own, _, shown in found if step == wanted or module == wanted or own == wanted}
-        assert blocks <= {block}, (wanted, blocks)
-    assert sum(any(wanted in (step, module, own) for step, module, own, *_ in found) for wanted in steps) >= len(steps) - 2
+        blocks = {shown for step, shown in found if f" {step}".endswith(f" {wanted}") and (" " in wanted or "norm" not in step)}
+        assert blocks == {block}, (wanted, blocks)
 
 
 def test_a_token_of_another_grid_is_not_shown(browser, pages):

@@ -121,19 +121,31 @@ function attentionOf(block, g, head, query) {
   return {weights, prefix, padding, masked, window};
 }
 
-/* The block whose tokens a step is about: its own, or the last that forward has been through where it comes to the
-   step's module. */
+/* The block whose tokens a step is about: its own, or one beside the place where forward comes to its module. Of these
+   two it is the one before, unless the step has tokens as only the one behind has them. */
 function blockFor(step) {
   const blocks = attentionBlocks(),
     own = step.module.match(/^.*?blocks\.\d+/)?.[0],
-    computed = s => s.phase === "forward" && !isGiven(s);
-  const place = computed(step) ? step : app.steps.find(s => step.module && s.module === step.module && computed(s));
+    computed = s => s.phase === "forward" && !isGiven(s),
+    sameModule = s => s.module && `${step.module}.`.startsWith(`${s.module}.`),
+    twin = s => isGiven(step) || twinNames(step.op).includes(s.op);
+  const place = computed(step) ? step : app.steps.find(s => computed(s) && (step.module ? sameModule : twin)(s)),
+    before = b => !place || b.step.number < place.number;
+  const beside = [blocks.findLast(before), blocks.find(b => !before(b))].filter(Boolean);
   return (
     blocks.find(b => own && b.module.startsWith(own + ".")) ||
-    blocks.findLast(b => !place || b.step.number < place.number) ||
-    blocks[0] ||
+    beside.find(b => hasGrid(step, geometryOf(b.module))) ||
+    beside[0] ||
     null
   );
+}
+function hasGrid(step, g) {
+  const shape = app.shape(step),
+    fits = (axis, k) =>
+      axis === "row"
+        ? shape[k] === g.H && shape[k + 1] === g.W
+        : axis === "token" && [g.H * g.W, g.prefix + g.H * g.W].includes(shape[k]);
+  return g && axesOf(step).some(fits);
 }
 
 /* "37 (row 4, column 5)" for the n-th token along an axis of a step. */
