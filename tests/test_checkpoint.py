@@ -270,6 +270,22 @@ def test_resume_and_train_hold_the_lock(data, tmp_path, monkeypatch):
         loop.train(recipe(), tmp_path / "run")
 
 
+def test_a_new_run_does_not_mix_with_old_checkpoints(data, tmp_path):
+    """They would be taken for its own, and its own would be deleted, for they are of earlier steps."""
+    loop.train(recipe(steps=2), tmp_path / "run", threads=1)
+    for path in tmp_path.glob("run/*.*"):
+        path.unlink()
+    kept = RunFolder(tmp_path / "run").checkpoints()
+    with pytest.raises(UserError, match="checkpoints of another run, .* delete .*/run/checkpoints, or choose another --out"):
+        loop.train(recipe(steps=1), tmp_path / "run", threads=1)
+    assert RunFolder(tmp_path / "run").checkpoints() == kept and not (tmp_path / "run" / "config.json").exists()
+
+
+def test_the_checkpoint_that_was_just_written_stays(trainer):
+    trainer.run.save_checkpoint(trainer.model, trainer.optimizer, trainer.config, 1, 4.0)
+    assert [p[-6 - 12:-12] for p in trainer.run.checkpoints()] == ["000001", "000002", "000003"]
+
+
 # --- what is read
 
 def test_logs_are_cut_where_the_checkpoint_was_taken(trainer):

@@ -40,10 +40,13 @@ class RunFolder:
     # --- config.json
 
     def check_free(self):
-        """Raise UserError if there is a run in the folder already."""
+        """Raise UserError if there is a run in the folder already, or the checkpoints of one."""
         if os.path.lexists(self.file("config.json")):
             raise UserError(f"{self.path} already holds a run; continue it with --resume {self.path}, or choose "
                             "another --out")
+        if self.checkpoints():
+            raise UserError(f"{self.path} has checkpoints of another run, which would be taken for those of a new one; "
+                            f"delete {self.file('checkpoints')}, or choose another --out")
 
     def create(self, numbered=False):
         """Make the folder. Raises UserError if there is a run in it already.
@@ -141,14 +144,18 @@ class RunFolder:
         return [os.path.join(folder, name) for name in names]
 
     def save_checkpoint(self, model, optimizer, config, step, seconds):
-        """Write the state after so many steps and delete all but the last two. An OSError leaves the older ones."""
+        """Write the state after so many steps and delete all but the last two, never this one. An OSError leaves the
+        older ones.
+        """
         for name in LOGS:
             files.sync_file(self.file(name))
         position = Position(step, seconds, *(files.size_of(self.file(name)) for name in LOGS))
-        write_checkpoint(self.file("checkpoints", f"step-{step:08d}.safetensors"), model, optimizer, position, config)
+        new = self.file("checkpoints", f"step-{step:08d}.safetensors")
+        write_checkpoint(new, model, optimizer, position, config)
         self.position = position
         for path in self.checkpoints()[:-KEEP]:
-            files.remove(path)
+            if path != new:
+                files.remove(path)
 
     def read_checkpoint(self):
         """The newest checkpoint, or None where there is none yet. UserError, with the way back, if it is damaged."""
