@@ -7,7 +7,7 @@ import ctypes
 import functools
 import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
@@ -48,8 +48,17 @@ class Pool:
         self.settings.close()
 
     def map(self, fn, items):
-        """[fn(item) for item in items]; the threads take the items in order."""
-        return list(self.executor.map(fn, items)) if self.executor else [fn(item) for item in items]
+        """[fn(item) for item in items]; the threads take the items in order. After an exception, such as that of
+        Ctrl-C, none of them works on."""
+        if not self.executor:
+            return [fn(item) for item in items]
+        futures = [self.executor.submit(fn, item) for item in items]
+        try:
+            return [future.result() for future in futures]
+        finally:
+            for future in futures:
+                future.cancel()
+            wait(futures)
 
     def each_range(self, fn, size):
         """fn(lo, hi) over contiguous ranges that cover 0 … size, one a thread, each starting at a multiple of CHUNK."""

@@ -513,6 +513,28 @@ def test_one_class_is_none_to_choose_from(images, tmp_path, capsys):
     assert "expected two classes or more, found only ring" in line and not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("name", ["folder", "folder:ROOT"])
+def test_23_fit_finds_the_files_of_a_data_set_and_its_run_finds_them_again(name, images, tmp_path, capsys):
+    model = numpyvit.create_model("vit", num_classes=3, **FAMILIES["vit"])
+    where = {"data_dir": images} if name == "folder" else {}
+    numpyvit.fit(model, name.replace("ROOT", str(images)), out=tmp_path / "run", steps=1, batch_size=8, threads=1, **where)
+    assert RunFolder(tmp_path / "run").read_config().recipe.data_dir == str(images)
+    assert cli.main(["evaluate", str(tmp_path / "run")]) == 0
+
+
+@pytest.mark.parametrize("settings, said", [
+    ({"init": "there"}, "init: .* leave out init, and give the model that numpyvit.load_model"),
+    ({"recipe": recipe(init="there")}, "init: .* leave out init"),
+    ({"dtype": "float64"}, "dtype: .* leave out dtype, and give numpyvit.create_model the dtype"),
+    ({"model_fields": {"depth": 7}}, "model_fields: .* leave out model_fields"),
+    ({"data": "cifar10"}, "data: .* leave out data"), ({"threads": 0}, "threads: expected a whole number from 1 up, got 0")])
+def test_23_fit_refuses_what_would_have_no_effect(data, tmp_path, settings, said):
+    model = numpyvit.create_model("vit", num_classes=10, **FAMILIES["vit"])
+    with pytest.raises(UserError, match=said):
+        numpyvit.fit(model, data, out=tmp_path / "run", steps=1, **settings)
+    assert not (tmp_path / "run").exists()
+
+
 def test_23_fit_says_what_it_takes(data):
     model = numpyvit.create_model("vit", num_classes=10, **FAMILIES["vit"])
     pixels = np.zeros((20, 3, 16, 16), np.uint8), np.arange(20) % 10

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+import numpyvit
 from numpyvit.data.mapped import OnDisk
 from numpyvit.errors import Interrupted, UserError
 from numpyvit.files.safetensors import read_tensors
@@ -18,6 +19,7 @@ from numpyvit.training import loop, plan as plans
 from numpyvit.training.lanes import Lanes, default_shards
 from numpyvit.runs.config import Plan
 from numpyvit.runs.folder import RunFolder
+from numpyvit.threads import Pool
 from numpyvit.training.progress import Progress, clock
 from tiny import FAMILIES, recipe, same, small_shapes
 
@@ -193,6 +195,43 @@ def test_measuring_leaves_no_trace(data, tmp_path, monkeypatch):
     monkeypatch.setattr(plans, "evaluation_interval", lambda *args: RunFolder(tmp_path / "a").read_config().plan.evaluate_every)
     loop.train(recipe("cvt", steps=steps), tmp_path / "b")
     assert_same_run(tmp_path / "a", tmp_path / "b")
+
+
+def test_measuring_that_is_interrupted_leaves_no_trace(data, monkeypatch):
+    """Ctrl-C in the fourth measured step of fit: the weights, the running means and their averages are those of before."""
+    settings = {name: getattr(recipe(), name) for name in ("batch_size", "val", "micro_batch", "ema")}
+    update, count = loop.Trainer.update, iter(range(10**6))
+
+    def interrupted(self, *args):
+        outcome = update(self, *args)
+        if next(count) == 3:
+            raise KeyboardInterrupt
+        return outcome
+    monkeypatch.setattr(loop.Trainer, "update", interrupted)
+    model = create_model("cvt", num_classes=10, **FAMILIES["cvt"])
+    before = {name: array.copy() for name, array in model.state_dict().items()}
+    result = numpyvit.fit(model, data, minutes=0.04, threads=2, **settings)
+    assert result == {"steps": 0, "history": []} and next(count) == 4
+    assert same(model.state_dict(), before)
+
+
+def test_no_thread_works_on_after_an_exception():
+    """Such as that of Ctrl-C: what it restores is not written to any more."""
+    begun, ended, second = [], [], threading.Event()
+
+    def work(item):
+        begun.append(item)
+        if item == 0:
+            second.wait(10)
+            raise KeyboardInterrupt
+        second.set()
+        time.sleep(0.2)
+        ended.append(item)
+
+    with Pool(2) as pool:
+        with pytest.raises(KeyboardInterrupt):
+            pool.map(work, range(20))
+        assert sorted(begun) == [0, *sorted(ended)] and 1 in ended and len(begun) < 20
 
 
 @pytest.mark.parametrize("watching, per_epoch, steps, expected", [(13, 351, 5000, 351), (13, 351, 1000, 260), (0, 351, 5000, 351),

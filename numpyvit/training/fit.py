@@ -1,9 +1,10 @@
 """Training from Python, in a notebook or a script: a model and a data set that are there already."""
 import dataclasses
+import os
 
 from ..checks import fail, shown
 from ..data import Dataset, load
-from ..data.registry import TABLE, recipe_defaults
+from ..data.registry import TABLE, recipe_defaults, split_name
 from ..errors import Interrupted, UserError
 from ..module import Model, pair
 from ..runs.folder import FollowedRun
@@ -13,6 +14,13 @@ from .loop import run_together
 from .recipe import recipe_for
 from .trainer import Trainer
 
+NOT_HERE = {                                                                 # settings of a recipe that fit refuses
+    "init": "fit begins with the weights that the model has: leave out init, and give the model that "
+            "numpyvit.load_model(PATH) returns",
+    "dtype": "the model has its dtype already: leave out dtype, and give numpyvit.create_model the dtype",
+    "model_fields": "the model has its fields already: leave out model_fields, and give numpyvit.create_model the fields",
+    "data": "fit trains on its argument dataset: leave out data"}
+
 
 def fit(model, dataset, recipe=None, out=None, threads=None, callback=None, console=None, **settings):
     """Train the model in place. → a dict: test_accuracy, steps, seconds and the like, and history, a list of dicts
@@ -21,7 +29,8 @@ def fit(model, dataset, recipe=None, out=None, threads=None, callback=None, cons
         result = numpyvit.fit(model, "shapes", epochs=2)
 
     dataset   a Dataset, or the name of one, such as "cifar10" or "folder:ROOT"
-    recipe    a Recipe, whose model and data are those given here; settings: its fields, such as epochs=2 or lr=1e-3
+    recipe    a Recipe, whose model and data are those given here; settings: its fields, such as epochs=2, lr=1e-3, or
+              data_dir, where a data set of that name has its files
     out       folder of a run with checkpoints; without it, nothing is written
     callback  callback(entry) after every step and every look at the validation images; entry is a dict as in
               metrics.jsonl: kind, step, loss, accuracy. The run ends early if it returns True.
@@ -30,7 +39,12 @@ def fit(model, dataset, recipe=None, out=None, threads=None, callback=None, cons
     Ctrl-C ends the training; the model has the weights of that step, and the result has no test_accuracy.
     Raises UserError where model, data set and settings do not fit each other.
     """
-    dataset = check_arguments(model, dataset, callback)
+    check_settings(recipe, settings)
+    data_dir = settings.get("data_dir", recipe and recipe.data_dir)
+    if isinstance(dataset, str):
+        dataset, data_dir = split_name(dataset, data_dir)
+        settings["data_dir"] = data_dir and os.fspath(data_dir)              # where --resume and evaluate look
+    dataset = check_arguments(model, dataset, callback, data_dir)
     check_fit(model, dataset)
     recipe, history, trainers = recipe_of(model, dataset, recipe, settings), [], []
 
@@ -75,14 +89,21 @@ def recipe_of(model, dataset, recipe, settings):
         raise UserError(f"fit: {str(error).replace('Recipe.__init__() got an ', '')}") from None
 
 
-def check_arguments(model, dataset, callback):
+def check_settings(recipe, settings):
+    """Raise UserError for settings that the model or the data set decides."""
+    for name, reason in NOT_HERE.items():
+        if name in settings or name == "init" and recipe and recipe.init:
+            raise UserError(f"{name}: {reason}")
+
+
+def check_arguments(model, dataset, callback, data_dir):
     """→ the Dataset, loaded if its name is given.   Raises UserError for arguments of another kind."""
     if not isinstance(model, Model):
         fail("model", "a model that numpyvit.create_model or load_model made", shown(model))
     if callback is not None and not callable(callback):
         fail("callback", "a function of one argument, or None", shown(callback))
     if isinstance(dataset, str):
-        return load(dataset, img_size=pair(model.config.img_size)[0])
+        return load(dataset, data_dir, pair(model.config.img_size)[0])
     if not isinstance(dataset, Dataset):
         fail("dataset", "the name of a data set or a Dataset", f"a {type(dataset).__name__}; of arrays it is Dataset("
              "name, classes, ImageSet(images, labels), ImageSet(test_images, test_labels), checksum) of numpyvit.data, "

@@ -97,7 +97,7 @@ def run_together(begin, threads, data_dir, console):
     """
     world = ranks.world()
     progress = Progress(console, quiet=world.rank > 0)
-    threads = threads or world.default_threads()
+    threads = world.default_threads() if threads is None else threads
     with ExitStack() as held:
         def begin_here():
             begun = begin(world, progress, threads, held)

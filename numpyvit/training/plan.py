@@ -62,24 +62,26 @@ def measure_speed(trainer):
         lr = learning_rate(recipe.schedule, number, trainer.steps_per_epoch, recipe.lr, recipe.warmup)
         trainer.update(number % trainer.steps_per_epoch, lr, small)
 
-    with trainer.progress.compiling():
-        for small, _ in parts:
-            take_step(0, small)
-        trainer.evaluate(images[:64], labels[:64])
-    started, step, count = time.monotonic(), 0.0, 0
-    # The size that the run begins with comes last: one change of size less, and less memory.
-    for small, share in reversed(parts):                                     # a step of the run, on average
-        begun, times = time.monotonic(), []
-        while trainer.world.agree(False, len(times) < 3 or time.monotonic() - begun < enough)[1]:
-            count += 1
-            first = time.monotonic()
-            take_step(count, small)
-            times.append(time.monotonic() - first)
-        step += share * statistics.median(times)                             # the first ones wait for memory
-    middle = time.monotonic()
-    trainer.evaluate(images, labels)
-    end = time.monotonic()
-    for name, array in tensors.items():
-        array[...] = before[name]
-    trainer.optimizer.begin()
+    try:
+        with trainer.progress.compiling():
+            for small, _ in parts:
+                take_step(0, small)
+            trainer.evaluate(images[:64], labels[:64])
+        started, step, count = time.monotonic(), 0.0, 0
+        # The size that the run begins with comes last: one change of size less, and less memory.
+        for small, share in reversed(parts):                                 # a step of the run, on average
+            begun, times = time.monotonic(), []
+            while trainer.world.agree(False, len(times) < 3 or time.monotonic() - begun < enough)[1]:
+                count += 1
+                first = time.monotonic()
+                take_step(count, small)
+                times.append(time.monotonic() - first)
+            step += share * statistics.median(times)                         # the first ones wait for memory
+        middle = time.monotonic()
+        trainer.evaluate(images, labels)
+        end = time.monotonic()
+    finally:                                                                 # also after Ctrl-C
+        for name, array in tensors.items():
+            array[...] = before[name]
+        trainer.optimizer.begin()
     return Speed(step, (end - middle) / len(images), end - started)
