@@ -437,6 +437,22 @@ def test_a_pipe_gets_the_bytes_and_stays(tmp_path):
     assert received == [b"onetwo"] and pipe.is_fifo()
 
 
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/stderr", "/dev/fd/{}", "/proc/self/fd/{}"])
+@pytest.mark.parametrize("kind", ["pipe", "file"])
+def test_an_open_file_gets_the_bytes_where_it_is(name, kind, tmp_path):
+    """As a shell opens them: | cat, and >> log, whose lines of before stay."""
+    log = tmp_path / "log"
+    log.write_bytes(b"before ")
+    reader, writer = os.pipe() if kind == "pipe" else (os.open(log, os.O_RDONLY), os.open(log, os.O_WRONLY | os.O_APPEND))
+    code = f"from numpyvit.files import atomic; atomic.write_atomic({name.format(writer)!r}, [b'one', b'two'])"
+    streams = {name.removeprefix("/dev/"): writer} if name.startswith("/dev/std") else {"pass_fds": [writer]}
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(Path(numpyvit.__file__).parents[1])},
+                   **streams)
+    assert os.read(reader, 99) == (b"onetwo" if kind == "pipe" else b"before onetwo")
+    os.close(reader)
+    os.close(writer)
+
+
 def test_threads_that_save_to_one_path_leave_one_whole_file(tmp_path):
     contents = [bytes([k]) * 50_000 for k in range(4)]
     threads = [threading.Thread(target=lambda c=c: [files.write_atomic(tmp_path / "x", [c]) for _ in range(20)]) for c in contents]

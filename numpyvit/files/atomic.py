@@ -8,6 +8,7 @@ Each function raises OSError with the path in it, whatever failed.
 import errno
 import json
 import os
+import re
 import secrets
 import stat
 from contextlib import contextmanager
@@ -25,8 +26,8 @@ PIECE = 1 << 26                                                              # b
 def write_atomic(path, buffers):
     """Replace the file at path by the concatenation of buffers (bytes, or one-dimensional uint8 arrays).
 
-    The new file has the permissions of the old one. A device or a pipe, such as /dev/stdout, is not replaced: the bytes
-    go there.
+    The new file has the permissions of the old one. A device or a pipe is not replaced: the bytes go there. So they do
+    for /dev/stdout and the other names of this process's open files, whatever these are.
     """
     write_together({path: buffers})
 
@@ -39,15 +40,16 @@ def write_together(contents):
     written = {}                                                             # path → temporary file
     try:
         for path, buffers in contents.items():
+            with naming(path):
+                opened, mode = descriptor_of(path), mode_of(path)
+                if opened is not None or not (mode is None or stat.S_ISREG(mode)):
+                    write_to(os.open(path, os.O_WRONLY) if opened is None else os.dup(opened), buffers)
+                    continue
             path = os.path.realpath(path)                                    # a link keeps pointing to its file
             temporary = os.path.join(os.path.dirname(path), f".{secrets.token_hex(8)}.tmp")
             with naming(path, temporary):
-                mode = mode_of(path)
-                if mode is None or stat.S_ISREG(mode):
-                    written[path] = temporary
-                    write_new(temporary, buffers, mode)
-                else:
-                    write_to(path, buffers)
+                written[path] = temporary
+                write_new(temporary, buffers, mode)
         for path, temporary in written.items():
             with naming(path, temporary):
                 os.replace(temporary, path)
@@ -84,9 +86,15 @@ def mode_of(path):
         return None
 
 
-def write_to(path, buffers):
-    """Write the buffers to a device or a pipe."""
-    fd = os.open(path, os.O_WRONLY)
+def descriptor_of(path):
+    """1 for /dev/stdout, N for /dev/fd/N and the like; None for the path of any other file."""
+    path = {"/dev/stdout": "/dev/fd/1", "/dev/stderr": "/dev/fd/2"}.get(os.fspath(path), os.fspath(path))
+    found = re.fullmatch(r"/(dev|proc/self)/fd/(\d+)", path)
+    return found and int(found[2])
+
+
+def write_to(fd, buffers):
+    """Write the buffers to a device, a pipe or an open file, and close the descriptor."""
     try:
         for buffer in buffers:
             write_all(fd, buffer)
