@@ -302,6 +302,26 @@ def test_every_stop_names_the_way_on(where, words, images, tmp_path, monkeypatch
     assert words in err and f"numpyvit train --resume {path}" in err
 
 
+@pytest.mark.parametrize("where, length, words", [
+    ("numpyvit.training.plan.measure_speed", "--minutes 0.01", "stopped before the first step; continue with: AGAIN --minutes 0.01"),
+    ("numpyvit.training.results.draw", "--steps 1", "its curves are not drawn; AGAIN draws them")])
+def test_every_stop_of_an_extension_names_the_way_on(where, length, words, run, tmp_path, monkeypatch, capsys):
+    """And that way leads to the end of the extension, with curves that show it."""
+    pytest.importorskip("matplotlib")
+    copy = shutil.copytree(run, tmp_path / "copy")
+    again, old = f"train --resume {copy}", (copy / "curves.png").read_bytes()
+    with monkeypatch.context() as patch:
+        def interrupted(*_):
+            raise KeyboardInterrupt
+        patch.setattr(where, interrupted)
+        assert train("--resume", copy, *length.split(), "--threads", "1") == 130
+    said = capsys.readouterr().err
+    assert said.endswith(words.replace("AGAIN", f"numpyvit {again}") + "\n")
+    again = again + " --minutes 0.01" if "--minutes" in said else again
+    assert cli.main([*again.split(), "--threads", "1"]) == 0
+    assert json.loads((copy / "result.json").read_text())["steps"] > 2 and (copy / "curves.png").read_bytes() != old
+
+
 @pytest.mark.parametrize("field, words", [("num_heads=4", "its attention has 2 heads, this model's 4"),
                                           ("pos_embed=none", "made with pos_embed sincos2d, this model has none")])
 def test_a_run_begins_another_net_as_its_weights_would(run, field, words, tmp_path, capsys):

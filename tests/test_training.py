@@ -102,6 +102,16 @@ def test_stopped_while_scoring(data, tmp_path, monkeypatch):
     assert [m["kind"] for m in RunFolder(tmp_path / "b").read_metrics()] == ["train", "train", "test"]
 
 
+def test_stopped_while_the_last_checkpoint_is_written(data, tmp_path, monkeypatch):
+    save = RunFolder.save_checkpoint
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "save_checkpoint", lambda *args: (save(*args), signal.raise_signal(signal.SIGINT)))
+        with pytest.raises(Interrupted, match="stopped after step 2 of 2; finish with: numpyvit train --resume .*/b$"):
+            loop.train(recipe(steps=2), tmp_path / "b", threads=1)
+    assert not (tmp_path / "b" / "result.json").exists()
+    assert "test_accuracy" in loop.resume(tmp_path / "b", threads=1)
+
+
 @pytest.mark.parametrize("settings", [dict(optimizer="sgd", ema=0.0), dict(optimizer="adam", schedule="one_cycle", dtype="float64")])
 def test_other_optimisers_resume_too(settings, data, tmp_path, monkeypatch):
     loop.train(recipe(**settings), tmp_path / "a")

@@ -79,8 +79,9 @@ class RunFolder:
         return all(os.path.exists(self.file(name)) for name in ("result.json", "weights.safetensors"))
 
     def open_again(self):
-        """Forget the result of the run, which goes on."""
-        files.remove(self.file("result.json"))
+        """Forget the result of the run, which goes on, and the curves, which are drawn again at its end."""
+        for name in ("curves.png", "result.json"):
+            files.remove(self.file(name))
 
     def tidy(self):
         """Remove what a killed process left half written, and make the folder of checkpoints where it is missing."""

@@ -128,10 +128,12 @@ def run_to_the_end(trainer, checkpoint=None):
         with progress.compiling():
             world.first_on_node(trainer.compile)
         if trainer.config.plan is None:
-            with naming_the_way_on(f"stopped before the first step; continue with: {again}"):
-                speed = plan.measure_speed(trainer) if trainer.recipe.minutes else None
-            images = len(trainer.val_labels), len(trainer.dataset.test)
             start = checkpoint.position.step if checkpoint else 0
+            minutes = trainer.recipe.minutes
+            length = f" --minutes {minutes:g}" if start and minutes else ""  # of an extension, which no file knows yet
+            with naming_the_way_on(f"stopped before the first step; continue with: {again}{length}"):
+                speed = plan.measure_speed(trainer) if minutes else None
+            images = len(trainer.val_labels), len(trainer.dataset.test)
             made = world.from_first(
                 lambda: plan.make_plan(trainer.recipe, trainer.steps_per_epoch, *images, speed, start))
             trainer.config = trainer.config.with_plan(made)
@@ -147,6 +149,9 @@ def run_to_the_end(trainer, checkpoint=None):
             try:
                 with interrupts.Interrupts(progress.end, *what_signals_say(trainer, again)) as signals:
                     take_steps(trainer, signals)
+                if world.agree(signals.asked, False)[0]:                     # during the last checkpoint
+                    step, last = run.position.step, trainer.config.plan.steps
+                    raise Interrupted(f"stopped after step {step} of {last}; finish with: {again}")
                 if trainer.watched.impatient:
                     progress.say(trainer.watched.why_stopped())
                 result = results.finish(trainer)
