@@ -18,8 +18,10 @@ import numpy as np
 import pytest
 
 from numpyvit.files.safetensors import read_tensors
-from numpyvit.training import loop
-from tiny import small_shapes
+from numpyvit.errors import Interrupted
+from numpyvit.training import lanes, loop
+from test_training import assert_same_run, state, stop_at
+from tiny import recipe, same, small_shapes
 
 FOLDER = Path(__file__).parent / "golden" / "old_runs"
 MACHINE = "eaa2f6bbcaad9982"
@@ -76,3 +78,28 @@ def test_an_old_run_resumes(name, tmp_path, monkeypatch):
     for line, other in zip(metrics.splitlines(), expected.splitlines(), strict=True):
         line, other = json.loads(line), json.loads(other)
         assert line.pop("kind") == other.pop("kind") and line == pytest.approx(other, rel=1e-5)
+
+
+def test_a_run_that_does_not_say_how_it_divides_a_shard_has_whole_micro_batches(tmp_path, monkeypatch):
+    """Shards of 9 images in micro-batches of at most 8: 8 and 1, where a run of today has 5 and 4."""
+    small_shapes(monkeypatch)
+    settings, cuts = recipe("cvt", batch_size=18, shards=2, micro_batch=8, steps=4), set()
+
+    def whole(lo, hi, *_):
+        cuts.add((lo, hi))
+        return [(lo, lo + 8), (lo + 8, hi)] if hi - lo > 8 else [(lo, hi)]
+
+    loop.train(settings, tmp_path / "today", threads=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(lanes, "micro_batches", whole)
+        loop.train(settings, tmp_path / "whole", threads=1)
+        stop_at(patch, 1)
+        with pytest.raises(Interrupted):
+            loop.train(settings, tmp_path / "stopped", threads=1)
+    assert {(0, 9), (9, 18)} <= cuts and not same(state(tmp_path / "whole")[0], state(tmp_path / "today")[0])
+    path = tmp_path / "stopped" / "config.json"
+    config = json.loads(path.read_text())
+    assert config["lanes"].pop("division") == "equal"
+    path.write_text(json.dumps(config))
+    loop.resume(tmp_path / "stopped", threads=2)
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")

@@ -60,15 +60,18 @@ class DataEntry:
 
 @dataclass(frozen=True)
 class LanesEntry:
-    """How a batch is divided: gradient sums kept apart, images at a time, and the order in which the sums are added.
-    All three decide the bits. Version 0.1 added the sums one after the other, a fold, and did not say so."""
+    """How a batch is divided: gradient sums kept apart, images at a time, the order in which the sums are added, and how
+    the images of a sum are divided. All four decide the bits. Version 0.1 added the sums one after the other, a fold, and
+    cut whole micro-batches and a rest off, and did not say so."""
     shards: int
     micro_batch: int
     sum: str = "fold"
+    division: str = "whole"
 
     def __post_init__(self):
-        if self.sum not in ("fold", "tree"):
-            fail("sum", "fold or tree", shown(self.sum))
+        for name, choices in (("sum", ("fold", "tree")), ("division", ("whole", "equal"))):
+            if getattr(self, name) not in choices:
+                fail(name, " or ".join(choices), shown(getattr(self, name)))
         for name in ("shards", "micro_batch"):
             check_number(name, getattr(self, name), whole=True, least=1, most=65536)
 

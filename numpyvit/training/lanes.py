@@ -37,11 +37,12 @@ class Lanes:
     kind         order of the sum over shards, "tree" or "fold"; it decides the bits, too
     ranges       the Optimizer's, where there are several ranks
     frozen       names of parameters whose gradients may be left out
+    division     of a shard, see micro_batches; it decides the bits, too
     """
 
     def __init__(self, model, threads=None, shards=None, micro_batch=None, label_smoothing=0.0, kind="tree",
-                 ranges=None, frozen=()):
-        self.model, self.label_smoothing = model, label_smoothing
+                 ranges=None, frozen=(), division="equal"):
+        self.model, self.label_smoothing, self.division = model, label_smoothing, division
         self.pool, self.micro_batch = Pool(threads), default_micro_batch(model) if micro_batch is None else micro_batch
         if shards is not None:
             check_number("shards", shards, whole=True, least=1)
@@ -87,12 +88,10 @@ class Lanes:
         return self.model.replica(flat_grad).for_training_steps(self.frozen)
 
     def run_shard(self, replica, lo, hi, batch_size, load):
-        """Rows lo to hi, in equal micro-batches, into replica.flat_grad → [Outcome, …]"""
+        """Rows lo to hi, a micro-batch at a time, into replica.flat_grad → [Outcome, …]"""
         replica.zero_grad()
         outcomes = []
-        count = -(-(hi - lo) // self.micro_batch)
-        edges = [hi - (hi - lo) * left // count for left in range(count, -1, -1)]            # the larger ones first
-        for start, end in zip(edges[:-1], edges[1:]):
+        for start, end in micro_batches(lo, hi, self.micro_batch, self.division):
             images, targets, seeds = load(start, end)
             b = len(images)
             logits, cache = replica.forward(images, train=True, rng=seeds)
@@ -116,6 +115,19 @@ class Lanes:
         """
         model = self.inference.get()
         return evaluation_logits(model, count, load_images, self.micro_batch, self.pool, self.ranges.world)
+
+
+def micro_batches(lo, hi, most, division):
+    """Rows lo to hi in micro-batches of at most so many rows: [(start, end), …]
+
+    division: "equal", the larger ones first, or "whole", as runs of before have them: of most rows each, then the rest
+    """
+    if division == "whole":
+        edges = [*range(lo, hi, most), hi]
+    else:
+        count = -(-(hi - lo) // most)
+        edges = [hi - (hi - lo) * left // count for left in range(count, -1, -1)]
+    return list(zip(edges[:-1], edges[1:]))
 
 
 def default_shards(batch_size, micro_batch):

@@ -109,7 +109,7 @@ def new_config(recipe, dataset, model):
         DataEntry(name=dataset.name, notice=dataset.notice, source=dataset.source, checksum=records_of(dataset),
                   files=dataset.checksum, classes=list(dataset.classes), mean=mean.tolist(), std=std.tolist(),
                   train=len(kept), val=len(watched), test=len(dataset.test)),
-        LanesEntry(shards, micro_batch, "tree"),
+        LanesEntry(shards, micro_batch, "tree", "equal"),
         versions=versions(), command=" ".join(sys.argv[1:]), started=time.strftime("%Y-%m-%d %H:%M:%S"))
 
 

@@ -49,7 +49,7 @@ class Trainer:
         self.steps_per_epoch = self.batches.steps_per_epoch
         shards = config.lanes.shards
         self.lanes = Lanes(model, threads, shards, config.lanes.micro_batch, self.recipe.label_smoothing,
-                           config.lanes.sum, self.optimizer.ranges, self.optimizer.frozen)
+                           config.lanes.sum, self.optimizer.ranges, self.optimizer.frozen, config.lanes.division)
         self.small_lanes = self.lanes_for(self.recipe.small_size) if self.recipe.small_size else None
         self.flops, self.small_flops = (lanes and training_flops(config.model.family, lanes.model.config)
                                         for lanes in (self.lanes, self.small_lanes))         # an image
@@ -58,7 +58,7 @@ class Trainer:
         """Lanes for smaller images: they train the same weights with the same threads, in as many images at a time."""
         lanes = self.lanes
         small = Lanes(at_size(self.model, side), lanes.pool.threads, lanes.shards, lanes.micro_batch,
-                      lanes.label_smoothing, lanes.kind, lanes.ranges, lanes.frozen)
+                      lanes.label_smoothing, lanes.kind, lanes.ranges, lanes.frozen, lanes.division)
         small.pool = lanes.pool
         return small
 
