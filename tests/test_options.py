@@ -280,6 +280,16 @@ def test_patience_says_that_it_ended_the_run(images, tmp_path, capsys):
     assert cli.main(["runs", str(path)]) == 0 and "/200 patience" in capsys.readouterr().out
 
 
+def test_a_run_that_took_all_its_steps_was_not_ended_by_patience(images, tmp_path, capsys):
+    """Looks at steps 1, 2 and 3 of 3: the last one is the second without a better accuracy."""
+    path = tmp_path / "run"
+    assert train("--data", f"folder:{images}", "--out", path, "--steps", "3", "--batch-size", "16", "--threads", "1", "--lr", "1e-12",
+                 "--val", "1", "--patience", "2", "--no-test", *FIELDS) == 0
+    assert [entry["step"] for entry in RunFolder(path).read_metrics() if entry["kind"] == "val"] == [1, 2, 3]
+    assert "looks" not in capsys.readouterr().out and "ended" not in json.loads((path / "result.json").read_text())
+    assert cli.main(["runs", str(path)]) == 0 and "patience" not in capsys.readouterr().out
+
+
 def test_curves_that_are_missing_are_drawn(run, tmp_path, capsys):
     """--resume of a finished run draws them: Ctrl-C may have come before they were."""
     pytest.importorskip("matplotlib")

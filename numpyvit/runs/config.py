@@ -60,9 +60,9 @@ class DataEntry:
 
 @dataclass(frozen=True)
 class LanesEntry:
-    """How a batch is divided: gradient sums kept apart, images at a time, the order in which the sums are added, and how
-    the images of a sum are divided. All four decide the bits. Version 0.1 added the sums one after the other, a fold, and
-    cut whole micro-batches and a rest off, and did not say so."""
+    """How a batch is divided: gradient sums kept apart, images at a time, the order in which the sums are added, and
+    how the images of a sum are divided. All four decide the bits. Version 0.1 added the sums one after the other, a
+    fold, took whole micro-batches and then the rest, and did not say so."""
     shards: int
     micro_batch: int
     sum: str = "fold"

@@ -18,7 +18,8 @@ NOT_HERE = {                                                                 # s
     "init": "fit begins with the weights that the model has: leave out init, and give the model that "
             "numpyvit.load_model(PATH) returns",
     "dtype": "the model has its dtype already: leave out dtype, and give numpyvit.create_model the dtype",
-    "model_fields": "the model has its fields already: leave out model_fields, and give numpyvit.create_model the fields",
+    "model_fields": "the model has its fields already: leave out model_fields, and give numpyvit.create_model the "
+                    "fields",
     "data": "fit trains on its argument dataset: leave out data"}
 
 

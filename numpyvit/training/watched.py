@@ -43,11 +43,13 @@ class Watched:
     def judge(self):
         """Stop the run if the best accuracy is as many looks ago as the recipe's patience.
 
-        A run that was extended begins to count anew: the looks before the extension are left out.
+        A run that was extended begins to count anew: the looks before the extension are left out. A run that has taken
+        its last step needs no stop.
         """
-        patience, start = self.trainer.recipe.patience, self.trainer.config.plan.start
-        accuracies = [accuracy for step, accuracy in self.accuracies.items() if step > start]
-        if patience and len(accuracies) - 1 - int(np.argmax(accuracies or [0])) >= patience:
+        patience, plan = self.trainer.recipe.patience, self.trainer.config.plan
+        accuracies = [accuracy for step, accuracy in self.accuracies.items() if step > plan.start]
+        over = max(self.accuracies, default=0) >= plan.steps
+        if patience and not over and len(accuracies) - 1 - int(np.argmax(accuracies or [0])) >= patience:
             self.trainer.stopping = self.impatient = True
 
     def why_stopped(self):
