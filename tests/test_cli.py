@@ -255,6 +255,14 @@ def test_resume_does_not_take_another_recipe(run, finished, capsys):
     assert "--resume" in one_line(capsys, "train", "--data", "shapes", "--out", finished)
 
 
+@pytest.mark.parametrize("more", [[], ["--set", "num_heads=3"]])
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
+def test_what_is_not_there_may_have_been_a_run_or_weights(command, more, tmp_path, capsys):
+    path = tmp_path / "typo.safetensors"
+    line = one_line(capsys, command, path, *["a.png"] * (command == "predict"), *more)
+    assert line == f"numpyvit: {path}: expected the folder of a run, or weights, got nothing\n"
+
+
 def test_no_checkpoint_yet(run, capsys):
     shutil.rmtree(run / "checkpoints")
     assert "no checkpoint yet" in one_line(capsys, "evaluate", run)

@@ -481,6 +481,7 @@ def test_22_a_report_is_one_page_that_needs_no_network(finished, tmp_path, capsy
     test_accuracy = json.loads((finished / "result.json").read_text())["test_accuracy"]
     assert f"<b>{test_accuracy:.2%}</b>" in page
     assert "expected the folder of a run, got weights" in one_line(capsys, "report", finished / "weights.safetensors")
+    assert "expected the folder of a run, got nothing" in one_line(capsys, "report", finished / "typo")
 
 
 # --- the newcomers' hours: what stumbled when the README was followed in a fresh clone

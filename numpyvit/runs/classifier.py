@@ -62,7 +62,9 @@ class Classifier:
 
     def __init__(self, path, fields=None):
         self.path, self.run, self.config, self.block = os.fspath(path), None, None, BLOCK
-        if is_run(path) or not os.path.exists(path):
+        if not os.path.exists(path):
+            raise UserError(f"{path}: expected the folder of a run, or weights, got nothing")
+        if is_run(path):
             check_nothing_chosen(path, fields or ())
             self.open_run(path)
         else:

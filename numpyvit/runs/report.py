@@ -33,6 +33,8 @@ def write_report(path, out=None, data_dir=None, threads=None):
         import matplotlib                                                    # noqa: F401
     except ImportError:
         raise UserError("a report has figures, which need matplotlib: pip install matplotlib") from None
+    if not os.path.exists(path):
+        raise UserError(f"{path}: expected the folder of a run, got nothing")
     classifier = Classifier(path)
     if not classifier.run:
         raise UserError(f"{path}: expected the folder of a run, got weights")
