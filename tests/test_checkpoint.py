@@ -493,7 +493,7 @@ def test_a_damaged_look_is_one_line(data, tmp_path, monkeypatch, change):
     text = "".join(json.dumps(entry) + "\n" for entry in changed).encode()
     Path(run.file("metrics.jsonl")).write_bytes(text)
     monkeypatch.setattr(RunFolder, "rewind", lambda self: [])                # the lines have another length
-    with pytest.raises(UserError, match="expected a step and an accuracy in every line of kind val"):
+    with pytest.raises(UserError, match="expected numbers as step, loss, accuracy in a line of kind val"):
         loop.resume(run.path, threads=1)
 
 

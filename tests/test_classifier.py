@@ -39,9 +39,9 @@ def test_the_step_is_that_of_the_best_weights(run, tmp_path):
         (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
         return scoring.best_step(RunFolder(tmp_path))
 
-    assert scoring.best_step(RunFolder(tmp_path)) is None and best({"kind": "train", "step": 9, "accuracy": 1.0}) is None
-    looks = [{"kind": "val", "step": step, "accuracy": accuracy} for step, accuracy in ((3, 0.1), (6, 0.4), (9, 0.4), (12, 0.2))]
-    assert best(*looks, {"kind": "test", "step": 12, "accuracy": 0.9}) == 6
+    assert scoring.best_step(RunFolder(tmp_path)) is None and best({"kind": "train", "step": 9, "loss": 1.0, "accuracy": 1.0, "lr": 0.1}) is None
+    looks = [{"kind": "val", "step": step, "loss": 1.0, "accuracy": accuracy} for step, accuracy in ((3, 0.1), (6, 0.4), (9, 0.4), (12, 0.2))]
+    assert best(*looks, {"kind": "test", "step": 12, "loss": 1.0, "accuracy": 0.9}) == 6
 
 
 def test_weights_are_scored_on_their_own_classes(run, monkeypatch, capsys):

@@ -16,6 +16,7 @@ from numpyvit.cli import inspect as looking, main as cli, options
 from numpyvit.models import PRESETS
 from numpyvit.files.safetensors import read_tensors, write_tensors
 from numpyvit.training import loop
+from numpyvit.runs.folder import RunFolder
 from numpyvit.runs.recipe import Recipe
 from tiny import FAMILIES, image_folder
 
@@ -187,6 +188,36 @@ def test_a_broken_run_is_one_line_for_every_command(run, images, damage, capsys)
         one_line(capsys, *command)
         assert time.monotonic() - started < 5
     assert before == {p: p.stat().st_mtime_ns for p in run.rglob("*") if p.is_file() and p.name != "lock"}
+
+
+DAMAGED_LOGS = [
+    ("metrics.jsonl", '{"kind": "val", "step": 7}'), ("metrics.jsonl", '{"kind": "val"}'), ("metrics.jsonl", "[7]"),
+    ("metrics.jsonl", '{"kind": "train", "step": "x", "loss": 1.0, "accuracy": 0.5, "lr": 0.1}'),
+    ("metrics.jsonl", '{"kind": "train", "step": 7, "loss": 1.0, "accuracy": 0.5, "lr": null}'),
+    ("metrics.jsonl", '{"kind": "test", "step": 7, "loss": 1.0, "accuracy": true}'),
+    ("result.json", '{"seconds": "x"}'), ("result.json", '{"test_accuracy": [1]}'), ("result.json", "[]"), ("result.json", "{")]
+
+
+@pytest.mark.parametrize("name, line", DAMAGED_LOGS)
+def test_a_damaged_log_is_one_line_and_hides_no_other_run(name, line, finished, tmp_path, capsys):
+    bad, good = (shutil.copytree(finished, tmp_path / "runs" / folder) for folder in ("bad", "good"))
+    before = (bad / name).read_text() if name == "metrics.jsonl" else ""
+    (bad / name).write_text(before + line + "\n")
+    capsys.readouterr()
+    assert cli.main(["runs", str(tmp_path / "runs")]) == 0
+    _, row, sentence = capsys.readouterr().out.splitlines()
+    assert row.startswith(str(good)) and sentence.startswith(f"{bad / name}: ")
+    (bad / "curves.png").unlink()
+    commands = [("train", "--resume", bad), ("report", bad)] if name == "metrics.jsonl" else []
+    for command in commands:
+        assert f"{bad / name}: line {before.count(chr(10)) + 1}" in one_line(capsys, *command)
+
+
+def test_lines_of_other_kinds_and_losses_that_are_not_finite_are_read(run):
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write('{"kind": "note", "step": "x"}\n{"step": 7}\n{"kind": ["val"]}\n'
+                   '{"kind": "val", "step": 7, "loss": NaN, "accuracy": 0.5}\n')
+    assert RunFolder(run).read_metrics()[-1]["step"] == 7
 
 
 def test_the_undamaged_copy_works(run, capsys):

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..checks import is_number
 from ..data import hold_out, load, normalise
 from ..data.folder import read_labelled
 from ..data.images import read_fitted
@@ -206,8 +205,7 @@ def best_step(run):
     """
     if not os.path.exists(run.file("metrics.jsonl")):
         return None
-    looks = [entry for entry in run.read_metrics() if entry.get("kind") == "val" and is_number(entry.get("accuracy"))
-             and is_number(entry.get("step"), whole=True)]
+    looks = [entry for entry in run.read_metrics() if entry.get("kind") == "val"]
     return max(looks, key=lambda entry: entry["accuracy"], default={}).get("step")
 
 

@@ -14,12 +14,15 @@ import json
 import os
 import re
 
+from ..checks import is_number, shown
 from ..errors import UserError
 from ..files import atomic as files
 from .checkpoint import LOGS, Checkpoint, Position, write_checkpoint
 from .config import read_config
 
 KEEP = 2                                                                     # checkpoints
+NUMBERS = {"train": ("step", "loss", "accuracy", "lr"),                      # what a line of metrics.jsonl has, by kind
+           "val": ("step", "loss", "accuracy"), "test": ("step", "loss", "accuracy")}
 
 
 class RunFolder:
@@ -120,7 +123,9 @@ class RunFolder:
             self.read_metrics()
 
     def read_metrics(self):
-        """The objects of metrics.jsonl; an unfinished last line is left out. UserError for a line that is no object."""
+        """The objects of metrics.jsonl, whose lines of a kind in NUMBERS have these numbers; an unfinished last line is
+        left out. UserError for any other line.
+        """
         path = self.file("metrics.jsonl")
         entries = []
         with files.open_regular(path) as (file, _):
@@ -133,8 +138,22 @@ class RunFolder:
                     entry = None
                 if not isinstance(entry, dict):
                     raise UserError(f"{path}: line {number} is not a JSON object; mend or delete it")
+                names = NUMBERS.get(str(entry.get("kind")), ())
+                if not all(is_measured(name, entry.get(name)) for name in names):
+                    raise UserError(f"{path}: line {number}: expected numbers as {', '.join(names)} in a line of kind "
+                                    f"{entry['kind']}, got {shown(entry)}; mend or delete that line")
                 entries.append(entry)
         return entries
+
+    def read_result(self):
+        """The object in result.json. Raises UserError where the file holds none, or texts for numbers."""
+        path = self.file("result.json")
+        result = files.read_json(path)
+        numbers = [result.get(name) for name in ("test_accuracy", "seconds")] if isinstance(result, dict) else [""]
+        if not all(number is None or is_number(number) and abs(number) < 1e30 for number in numbers):
+            raise UserError(f"{path}: expected a table with numbers as test_accuracy and seconds, got {shown(result)}; "
+                            "delete the file, and train --resume makes it again")
+        return result
 
     # --- checkpoints
 
@@ -195,6 +214,13 @@ class FollowedRun(RunFolder):
     def save_checkpoint(self, model, optimizer, config, step, seconds):
         optimizer.state()                                                    # rank 0 collects it
         self.position = Position(step, seconds)
+
+
+def is_measured(name, value):
+    """Whether the value can be that of this name in a line of metrics.jsonl. A loss may be infinite, or NaN."""
+    if name == "loss" and isinstance(value, float):
+        return True
+    return is_number(value, whole=name == "step") and abs(value) < 1e30
 
 
 def whole_lines(path):

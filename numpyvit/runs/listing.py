@@ -1,6 +1,5 @@
 """Runs side by side: how far each one is, how good it is, and the settings in which they differ."""
 import dataclasses
-import json
 import os
 
 from ..errors import UserError
@@ -46,21 +45,11 @@ def row_of(run, config):
     """The texts of one run, in the order of HEADINGS."""
     has_metrics, has_result = (os.path.isfile(run.file(name)) for name in ("metrics.jsonl", "result.json"))
     metrics = run.read_metrics() if has_metrics else []
-    done = max((entry.get("step", 0) for entry in metrics), default=0)
+    done = max((entry["step"] for entry in metrics if entry.get("kind") == "train"), default=0)
     val = [entry["accuracy"] for entry in metrics if entry.get("kind") == "val"]
-    result = read_result(run) if has_result else {}
+    result = run.read_result() if has_result else {}
     test, seconds = result.get("test_accuracy"), result.get("seconds")
     steps = f"{done}/{config.plan.steps if config.plan else '?'}" + (" patience" if "ended" in result else "")
     return (run.path, config.recipe.model, config.data.name, steps,
             f"{val[-1]:.2%}" if val else "-", "-" if test is None else f"{test:.2%}",
             "-" if seconds is None else f"{seconds / 60:.1f}")
-
-
-def read_result(run):
-    """The object in result.json; {} where there is none that can be read."""
-    try:
-        with open(run.file("result.json"), encoding="utf-8") as file:
-            result = json.load(file)
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return result if isinstance(result, dict) else {}
