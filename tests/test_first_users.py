@@ -15,6 +15,7 @@ import numpyvit
 from numpyvit.cli import main as cli
 from numpyvit.errors import UserError
 from numpyvit.files import atomic
+from numpyvit.runs.classifier import Classifier
 from numpyvit.runs.folder import RunFolder
 from numpyvit.training import loop
 from numpyvit.training.recipe import recipe_for
@@ -334,7 +335,6 @@ def test_22_patience_ends_a_run_early_and_the_best_weights_are_kept(data, tmp_pa
     import numpy as np
 
     from numpyvit.files.safetensors import read_tensors
-    from numpyvit.runs.classifier import Classifier
     monkeypatch.setattr("numpyvit.training.plan.evaluation_interval", lambda *args: 2)
     scores(monkeypatch, [0.1, 0.5, 0.2, 0.5, 0.3, 0.9])
     loop.train(recipe(steps=4, schedule="constant", warmup=0.0), tmp_path / "four")
@@ -352,6 +352,19 @@ def test_22_patience_ends_a_run_early_and_the_best_weights_are_kept(data, tmp_pa
             attempt(*([recipe(**settings)] if attempt is loop.train else []), tmp_path / "b")
     loop.resume(tmp_path / "b")
     assert_same_run(tmp_path / "a", tmp_path / "b")
+
+
+def test_22_the_step_of_the_best_weights_is_that_of_the_weights_that_are_left(data, tmp_path, monkeypatch):
+    """The best weights of all are lost before the run is extended; the extension keeps its own best."""
+    monkeypatch.setattr("numpyvit.training.plan.evaluation_interval", lambda *args: 2)
+    with monkeypatch.context() as patch:
+        scores(patch, [0.9, 0.1])
+        loop.train(recipe(steps=4, keep="best"), tmp_path / "r")
+    assert Classifier(tmp_path / "r").step == 2
+    (tmp_path / "r" / "best.safetensors").unlink()
+    scores(monkeypatch, [0.3, 0.5, 0.4])
+    assert loop.resume(tmp_path / "r", steps=6)["best_step"] == 8
+    assert Classifier(tmp_path / "r").step == 8
 
 
 def test_22_an_extension_counts_its_patience_anew(data, tmp_path, monkeypatch):

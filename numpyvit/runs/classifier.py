@@ -88,7 +88,7 @@ class Classifier:
         elif finished:                                                       # or somebody deleted its checkpoints
             load_weights(self.model, self.run.file("weights.safetensors"))
             last = checkpoint.position.step if checkpoint else self.config.plan.steps
-            self.step = (best and best_step(self.run)) or last
+            self.step = (best and (self.run.read_result().get("best_step") or best_step(self.run))) or last
         else:
             if os.path.exists(self.run.file("result.json")):
                 again = f"numpyvit train --config {self.run.file('config.json')} repeats it"
@@ -200,8 +200,8 @@ def equip(model, data):
 
 
 def best_step(run):
-    """At which step the weights were kept that were best on the validation images: the first look of the best accuracy,
-    from metrics.jsonl. None where the file is missing or has no look.
+    """At which step the weights were kept that were best on the validation images, for a run whose result.json does not
+    say so yet: the first look of the best accuracy, from metrics.jsonl. None where the file is missing or has no look.
     """
     if not os.path.exists(run.file("metrics.jsonl")):
         return None

@@ -149,10 +149,11 @@ class RunFolder:
         """The object in result.json. Raises UserError where the file holds none, or texts for numbers."""
         path = self.file("result.json")
         result = files.read_json(path)
-        numbers = [result.get(name) for name in ("test_accuracy", "seconds")] if isinstance(result, dict) else [""]
+        names = ("test_accuracy", "seconds", "best_step")
+        numbers = [result.get(name) for name in names] if isinstance(result, dict) else [""]
         if not all(number is None or is_number(number) and abs(number) < 1e30 for number in numbers):
-            raise UserError(f"{path}: expected a table with numbers as test_accuracy and seconds, got {shown(result)}; "
-                            "delete the file, and train --resume makes it again")
+            raise UserError(f"{path}: expected a table with numbers as {', '.join(names)}, got {shown(result)}; delete "
+                            "the file, and train --resume makes it again")
         return result
 
     # --- checkpoints

@@ -19,6 +19,8 @@ def finish(trainer):
     run, data, recipe, say = trainer.run, trainer.config.data, trainer.recipe, trainer.progress.say
     result = {"weights": choose_weights(trainer), "steps": run.position.step,
               "epochs": run.position.step / trainer.steps_per_epoch}
+    if result["weights"] == "best on validation":
+        result["best_step"] = trainer.watched.best_step()
     result |= {"ended": "patience"} if trainer.watched.impatient else {}
     started = time.monotonic()
     if recipe.test:

@@ -52,9 +52,13 @@ class Watched:
         if patience and not over and len(accuracies) - 1 - int(np.argmax(accuracies or [0])) >= patience:
             self.trainer.stopping = self.impatient = True
 
+    def best_step(self):
+        """The first step of the best accuracy."""
+        return max(self.accuracies, key=self.accuracies.get)
+
     def why_stopped(self):
         """The sentence for a run that patience has ended."""
-        best = max(self.accuracies, key=self.accuracies.get)
+        best = self.best_step()
         last, steps, patience = max(self.accuracies), self.trainer.config.plan.steps, self.trainer.recipe.patience
         return (f"stopped after step {last:,} of {steps:,}: no better validation accuracy in {patience} looks than the "
                 f"{self.accuracies[best]:.2%} of step {best:,}")
