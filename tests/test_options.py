@@ -263,6 +263,8 @@ def test_a_family_stands_for_a_preset_beside_config_too(run, tmp_path, monkeypat
 @pytest.mark.parametrize("options, words", [
     (("--optimizer", "sgd", "--beta1", "0.3"), "--beta1: sgd has no such setting, its own are momentum"),
     (("--optimizer", "adamw", "--momentum", "0.5"), "--momentum: adamw has no such setting"),
+    (("--optimizer", "adamw", "--momentum", "0.9"), "--momentum: adamw has no such setting"),
+    (("--optimizer", "sgd", "--beta2", str(Recipe.beta2)), "--beta2: sgd has no such setting"),
     (("--small-size", "8", "--small-share", "0"), "--small-size is about the first part"),
     (("--shards", "8", "--batch-size", "4"), "--shards: expected at most the 4 images of a batch"),
     (("--data", "shapes", "--data-dir", "/nowhere"), "--data-dir: the data set shapes needs no files")])

@@ -103,7 +103,7 @@ def check_effect(recipe, given):
         raise UserError("--small-size is about the first part of a run, and --small-share 0 leaves no such part: leave "
                         "out one of the two")
     for name in ("beta1", "beta2", "eps", "momentum"):
-        if name in unusual and name not in optimizer_settings(recipe.optimizer):
+        if given.get(name) is not None and name not in optimizer_settings(recipe.optimizer):
             raise UserError(f"--{name}: {recipe.optimizer} has no such setting, its own are "
                             f"{', '.join(optimizer_settings(recipe.optimizer))}: leave out --{name}")
     if "shards" in unusual and recipe.shards > recipe.batch_size:
