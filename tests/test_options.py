@@ -1,6 +1,8 @@
 """Options that contradict each other or have no effect are refused with one line, and a run is repeated as it was."""
 import dataclasses
+import html
 import json
+import shlex
 import shutil
 import sys
 
@@ -14,7 +16,7 @@ from numpyvit.runs.folder import RunFolder
 from numpyvit.runs.recipe import Recipe
 from numpyvit.training.describe import how_it_trains
 from numpyvit.training.recipe import recipe_for
-from test_cli import images
+from test_cli import edit, images
 from tiny import FAMILIES
 
 assert images                                                                # the fixture of test_cli
@@ -36,7 +38,7 @@ def extended(run, tmp_path_factory):
     """A run that began with smaller images and was extended by three steps."""
     path, patch = tmp_path_factory.mktemp("runs") / "extended", pytest.MonkeyPatch()
     with patch.context():
-        patch.setattr(sys, "argv", ["numpyvit", "train", "--small-size", "8", "--and", "so", "on"])
+        patch.setattr(sys, "argv", ["numpyvit", "train", "--small-size", "8", "--out", "so on"])
         assert train("--config", run, "--out", path, "--small-size", "8", "--threads", "1") == 0
     assert train("--resume", path, "--steps", "3", "--threads", "1") == 0
     return path
@@ -78,7 +80,7 @@ def refused(capsys, *argv):
 def test_an_extended_run_is_not_repeated_as_one_run(extended, tmp_path, capsys):
     line = refused(capsys, "train", "--config", extended, "--out", tmp_path / "again")
     assert "was trained in parts" in line and "from step 2 to step 5" in line
-    assert "began with: numpyvit train --small-size 8 --and so on," in line
+    assert "began with: numpyvit train --small-size 8 --out 'so on'," in line
     assert "--resume NEW_RUN --steps 3" in line and f"numpyvit train --config {extended} --steps 5" in line
     assert not (tmp_path / "again").exists()
     assert train("--config", extended, "--out", tmp_path / "one", "--steps", "5", "--threads", "1") == 0
@@ -95,9 +97,11 @@ def test_the_two_commands_repeat_an_extended_run(run, extended, tmp_path):
 
 def test_the_report_of_an_extended_run_promises_nothing_false(extended, run, tmp_path):
     pytest.importorskip("matplotlib")
+    run = shutil.copytree(run, tmp_path / "a run")
     for path, extra in ((extended, True), (run, False)):
         assert cli.main(["report", str(path), "-o", str(tmp_path / "r.html"), "--threads", "1"]) == 0
         page = (tmp_path / "r.html").read_text()
+        assert (f"--config {shlex.quote(str(run / 'config.json'))}" in html.unescape(page)) == (not extra)
         assert ("The same run again" in page) == (not extra) and ("was trained in parts" in page) == extra
 
 
@@ -231,6 +235,37 @@ def test_a_run_of_fit_is_not_taken_for_a_folder_of_images(gray, tmp_path, monkey
         assert "folder:gray" not in line
 
 
+def without(*names):
+    """A change of a run's folder: these files and folders are gone."""
+    return lambda run: [shutil.rmtree(run / name) if (run / name).is_dir() else (run / name).unlink() for name in names]
+
+
+def with_entry(record, **values):
+    """A change of a run's folder: config.json has these values in a record."""
+    return lambda run: edit(run, lambda config: config[record].update(values))
+
+
+@pytest.mark.parametrize("change, command, words", [
+    (without(), "train --resume RUN", "numpyvit evaluate 'a run' scores it, and --resume 'a run' --minutes 10 extends it"),
+    (without(), "train --data shapes --out RUN", "continue it with --resume 'a run', or choose another"),
+    (without(), "train --data RUN", "give 'folder:a run'"),
+    (without(), "evaluate RUN --data shapes", "numpyvit evaluate 'a run/weights.safetensors' --data shapes takes any"),
+    (without("result.json"), "train --resume RUN --steps 1", "--resume 'a run' alone continues"),
+    (without("result.json", "checkpoints"), "evaluate RUN", "train on with --resume 'a run'"),
+    (without("weights.safetensors", "checkpoints"), "evaluate RUN", "numpyvit train --config 'a run/config.json' repeats it"),
+    (with_entry("plan", start=1), "train --config RUN", "numpyvit train --config 'a run' --steps 2"),
+    (with_entry("data", name="gray"), "evaluate RUN", "numpyvit evaluate 'a run' FOLDER"),
+    (with_entry("data", name="gray"), "report RUN", "numpyvit evaluate 'a run' FOLDER"),
+    (with_entry("data", checksum="records-sha256:0"), "evaluate RUN", "numpyvit evaluate 'a run' FOLDER")])
+def test_commands_in_messages_can_be_pasted(change, command, words, run, tmp_path, monkeypatch, capsys):
+    """The folder has a space in its name."""
+    monkeypatch.chdir(tmp_path)
+    change(shutil.copytree(run, tmp_path / "a run"))
+    capsys.readouterr()
+    cli.main([word.replace("RUN", "a run") for word in command.split()])
+    assert words in " ".join(" ".join(capsys.readouterr()).split())
+
+
 # --- what a repeated run keeps, and how runs end
 
 def lanes(path):
@@ -307,11 +342,11 @@ def test_every_stop_names_the_way_on(where, words, images, tmp_path, monkeypatch
     def interrupted(*_):
         raise KeyboardInterrupt
     monkeypatch.setattr(where, interrupted)
-    path = tmp_path / "run"
+    path = tmp_path / "a run"
     length = ["--minutes", "0.01"] if "speed" in where else ["--steps", "1"]
     assert train("--data", f"folder:{images}", "--out", path, *length, "--batch-size", "16", "--threads", "1", *FIELDS) == 130
     err = capsys.readouterr().err
-    assert words in err and f"numpyvit train --resume {path}" in err
+    assert words in err and f"numpyvit train --resume '{path}'" in err
 
 
 @pytest.mark.parametrize("where, length, words", [

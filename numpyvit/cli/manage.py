@@ -32,5 +32,5 @@ def run_runs(args):
 def run_report(args):
     """Write the page and say where it is."""
     from ..runs.report import write_report
-    check_data_set(args.path, "numpyvit evaluate {path} FOLDER scores images of a folder")
+    check_data_set(args.path, "numpyvit evaluate {quoted} FOLDER scores images of a folder")
     print(write_report(args.path, args.out, args.data_dir, args.threads))

@@ -1,6 +1,7 @@
 """What several commands share: an option for a field of the recipe, the kinds of values, a check of a run's data."""
 import argparse
 import json
+import shlex
 
 from ..errors import UserError
 
@@ -65,7 +66,8 @@ def positive(text):
 def check_data_set(path, advice, config=None):
     """Raise UserError for a run on a data set that was made in Python. What is no run is let through.
 
-    advice: what to do instead, with {path} for the run.   config: the run's RunConfig, read unless given
+    advice: what to do instead, with {path} for the run, or {quoted} in a command of a shell.   config: the run's
+    RunConfig, read unless given
     """
     from ..data.registry import TABLE
     from ..runs.classifier import is_run
@@ -75,4 +77,4 @@ def check_data_set(path, advice, config=None):
     name = (config or RunFolder(path).read_config()).data.name
     if name not in TABLE:
         raise UserError(f"{path}: the run was trained from Python on a data set named {name!r}, which no command can "
-                        f"load; {advice.format(path=path)}")
+                        f"load; {advice.format(path=path, quoted=shlex.quote(path))}")

@@ -2,6 +2,7 @@
 import csv
 import json
 import os
+import shlex
 import sys
 
 from ..errors import UserError, on_one_line
@@ -91,10 +92,11 @@ def images_to_score(classifier, args):
         return images, labels, f"images of {args.folder}, which need not be those of the run", notice
     if classifier.run:
         if args.data:
+            weights = shlex.quote(classifier.run.file("weights.safetensors"))
             raise UserError("--data: a run is scored on its own data set; numpyvit evaluate "
-                            f"{args.path}/weights.safetensors --data {args.data} takes any")
+                            f"{weights} --data {args.data} takes any")
         data = classifier.config.data
-        check_data_set(args.path, "numpyvit evaluate {path} FOLDER scores images of a folder", classifier.config)
+        check_data_set(args.path, "numpyvit evaluate {quoted} FOLDER scores images of a folder", classifier.config)
         return *classifier.split(split, args.data_dir), f"{split} images of {data.name}", data.notice
     if split != "test":
         raise UserError(f"--split {split}: only a run knows which images it held out of training; weights are scored "

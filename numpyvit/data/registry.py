@@ -2,6 +2,7 @@
 import difflib
 import importlib
 import os
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -120,5 +121,5 @@ def find_row(name):
     near = difflib.get_close_matches(str(name).lower(), TABLE, 1)
     advice = f"; did you mean {near[0]}?" if near else ""
     if os.path.isdir(str(name)):
-        advice = f"; for the folder {name} with images of your own give folder:{name}"
+        advice = f"; for the folder {name} with images of your own give {shlex.quote(f'folder:{name}')}"
     raise UserError(f"data set: expected one of {', '.join(('auto', *TABLE))}:ROOT, got {name!r}{advice}")

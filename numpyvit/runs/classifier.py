@@ -1,5 +1,6 @@
 """A run, or weights that another library wrote, as a classifier: a model, its classes, and how images are prepared."""
 import os
+import shlex
 from dataclasses import replace
 
 import numpy as np
@@ -91,12 +92,13 @@ class Classifier:
             self.step = (best and (self.run.read_result().get("best_step") or best_step(self.run))) or last
         else:
             if os.path.exists(self.run.file("result.json")):
-                again = f"numpyvit train --config {self.run.file('config.json')} repeats it"
+                again = f"numpyvit train --config {shlex.quote(self.run.file('config.json'))} repeats it"
                 if self.config.plan.start:
                     again = how_to_repeat_parts(self.config, path)
                 raise UserError(f"{path}: the run is finished, but its weights.safetensors and checkpoints are gone; "
                                 f"{again}")
-            raise UserError(f"{path}: the run has no checkpoint yet; train on with --resume {path}")
+            raise UserError(f"{path}: the run has no checkpoint yet; train on with --resume "
+                            f"{shlex.quote(self.path)}")
         self.block = self.config.lanes.micro_batch
         equip(self.model, self.config.data)
 
@@ -183,7 +185,7 @@ class Classifier:
         if records_of(dataset) != recorded.checksum:
             raise UserError(f"the data set is not the one of this run: its checksum is {records_of(dataset)}, expected "
                             f"{recorded.checksum}; to score other images, name a folder of them: numpyvit evaluate "
-                            f"{self.run.path} FOLDER")
+                            f"{shlex.quote(self.run.path)} FOLDER")
         if name == "test":
             return dataset.test.images, dataset.test.labels
         _, images, labels = hold_out(dataset, recorded.val, recipe.seed)

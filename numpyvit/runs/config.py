@@ -5,6 +5,7 @@ or one UserError that names the key, what was expected and what came. Keys that 
 """
 import dataclasses
 import json
+import shlex
 from dataclasses import MISSING, dataclass, field
 
 from ..checks import check_number, check_type, fail, is_number, shown
@@ -211,4 +212,4 @@ def how_to_repeat_parts(config, path):
     return (f"{path} was trained in parts, and its config.json has the settings of the last one only, from step "
             f"{start} to step {steps}. To repeat it, train a new run to step {start} as this one was{began} and then "
             f"extend the new run: numpyvit train --resume NEW_RUN --steps {steps - start}. To train in one part, with "
-            f"images of full size throughout: numpyvit train --config {path} --steps {steps}")
+            f"images of full size throughout: numpyvit train --config {shlex.quote(str(path))} --steps {steps}")

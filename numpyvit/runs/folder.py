@@ -13,6 +13,7 @@ A checkpoint knows how long metrics.jsonl and timings.jsonl were when it was wri
 import json
 import os
 import re
+import shlex
 
 from ..checks import is_number, shown
 from ..errors import UserError
@@ -45,8 +46,8 @@ class RunFolder:
     def check_free(self):
         """Raise UserError if there is a run in the folder already, or the checkpoints of one."""
         if os.path.lexists(self.file("config.json")):
-            raise UserError(f"{self.path} already holds a run; continue it with --resume {self.path}, or choose "
-                            "another --out")
+            raise UserError(f"{self.path} already holds a run; continue it with --resume {shlex.quote(self.path)}, or "
+                            "choose another --out")
         if self.checkpoints():
             raise UserError(f"{self.path} has checkpoints of another run, which would be taken for those of a new one; "
                             f"delete {self.file('checkpoints')}, or choose another --out")

@@ -4,6 +4,7 @@ import html
 import io
 import json
 import os
+import shlex
 
 import numpy as np
 
@@ -57,7 +58,7 @@ def describe(classifier, probabilities, labels):
     config, run = classifier.config, classifier.run
     accuracy = (probabilities.argmax(axis=1) == labels).mean()
     five = f", {top_accuracy(probabilities, labels, 5):.2%} in the first 5" if len(classifier.classes) > 5 else ""
-    again = html.escape(f"numpyvit train --config {run.file('config.json')}")
+    again = html.escape(f"numpyvit train --config {shlex.quote(run.file('config.json'))}")
     again = f"The same run again: <code>{again}</code>"
     if config.plan.start:
         again = html.escape(how_to_repeat_parts(config, run.path))

@@ -1,5 +1,6 @@
 """Training from a recipe to a scored model: plan the steps, take them, watch, save, and score the test set once."""
 import os
+import shlex
 import time
 from contextlib import ExitStack, contextmanager, nullcontext
 
@@ -61,8 +62,9 @@ def resume(path, threads=None, data_dir=None, console=None, **length):
         if finished and not length:
             if not os.path.exists(run.file("curves.png")):
                 progress.say(curves.draw_curves(run))
-            progress.say(f"{run.path}: this run is finished; numpyvit evaluate {run.path} scores it, and --resume "
-                         f"{run.path} --minutes 10 extends it")
+            quoted = shlex.quote(run.path)
+            progress.say(f"{run.path}: this run is finished; numpyvit evaluate {quoted} scores it, and --resume "
+                         f"{quoted} --minutes 10 extends it")
             return None
         if not checkpoint and not finished:
             progress.say("the run has no checkpoint, so it begins again with its first step")
@@ -123,7 +125,7 @@ def follow(world, config, model, data_dir, threads, progress):
 def run_to_the_end(trainer, checkpoint=None):
     """From the checkpoint, or from the first step, to result.json."""
     run, progress, world = trainer.run, trainer.progress, trainer.world
-    again = f"numpyvit train --resume {run.path}"
+    again = f"numpyvit train --resume {shlex.quote(run.path)}"
     with trainer.lanes:
         with progress.compiling():
             world.first_on_node(trainer.compile)
@@ -148,7 +150,7 @@ def run_to_the_end(trainer, checkpoint=None):
         with progress, naming_the_way_on(f"stopped while scoring the test images; finish with: {again}"):
             try:
                 with interrupts.Interrupts(progress.end, *what_signals_say(trainer, again)) as signals:
-                    take_steps(trainer, signals)
+                    take_steps(trainer, signals, again)
                 if world.agree(signals.asked, False)[0]:                     # during the last checkpoint
                     step, last = run.position.step, trainer.config.plan.steps
                     raise Interrupted(f"stopped after step {step} of {last}; finish with: {again}")
@@ -180,8 +182,11 @@ def what_signals_say(trainer, again):
             f"numpyvit: stopped without a checkpoint; continue with: {again}")
 
 
-def take_steps(trainer, signals):
-    """The steps that the plan has left: log each, score validation images and write checkpoints now and then."""
+def take_steps(trainer, signals, again):
+    """The steps that the plan has left: log each, score validation images and write checkpoints now and then.
+
+    again: the command that continues the run, for whoever stops it
+    """
     run, last, position = trainer.run, trainer.config.plan.steps, trainer.run.position
     clock_start = time.monotonic() - position.seconds
     saved_at, save_every = time.monotonic(), CHECKPOINT_SECONDS
@@ -208,4 +213,4 @@ def take_steps(trainer, signals):
             trainer.progress.paused()
         if asked:
             trainer.world.wait()                                             # for the checkpoint, which rank 0 writes
-            raise Interrupted(f"stopped after step {done} of {last}; continue with: numpyvit train --resume {run.path}")
+            raise Interrupted(f"stopped after step {done} of {last}; continue with: {again}")

@@ -4,6 +4,7 @@ import itertools
 import math
 import os
 import platform
+import shlex
 import sys
 import time
 
@@ -110,7 +111,7 @@ def new_config(recipe, dataset, model):
                   files=dataset.checksum, classes=list(dataset.classes), mean=mean.tolist(), std=std.tolist(),
                   train=len(kept), val=len(watched), test=len(dataset.test)),
         LanesEntry(shards, micro_batch, "tree", "equal"),
-        versions=versions(), command=" ".join(sys.argv[1:]), started=time.strftime("%Y-%m-%d %H:%M:%S"))
+        versions=versions(), command=shlex.join(sys.argv[1:]), started=time.strftime("%Y-%m-%d %H:%M:%S"))
 
 
 def normalisation(model, images):
@@ -130,7 +131,7 @@ def extended(config, path, checkpoint, length):
     if checkpoint is None:
         option = "--" + next(iter(length))
         raise UserError(f"{option} extends a finished run that has its last checkpoint, and {path} is none: "
-                        f"--resume {path} alone continues a run as it was planned")
+                        f"--resume {shlex.quote(path)} alone continues a run as it was planned")
     lengths = {"minutes": None, "epochs": None, "steps": None, "small_size": 0} | length
     return dataclasses.replace(config, plan=None, recipe=dataclasses.replace(config.recipe, **lengths))
 
