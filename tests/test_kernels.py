@@ -15,6 +15,7 @@ from numba import njit
 import cases
 from numpyvit import functional as F
 from numpyvit.kernels import conv, fast_math, winograd
+from numpyvit.ops.windows import window_index
 from test_ops import DEFINITIONS, refusals
 
 EPS = float(np.finfo(np.float32).eps)
@@ -324,6 +325,46 @@ def test_arrays_of_another_shape_are_refused(name):
     op, arguments = refusals()[name]
     with pytest.raises(ValueError, match="expected"):
         getattr(F, f"{op}_forward")(*arguments)
+
+
+CHECKED = "linear", "conv2d", "depthwise_conv", "batch_norm", "max_pool", "window_attention"     # NumPy sees to the others
+
+
+def backwards():
+    """{name: (op, arguments)} of every kernel whose backward loops take a size from the cache."""
+    a = np.random.default_rng(0).standard_normal
+    rows, image, heads, vector = a((4, 6, 8)), a((4, 8, 8, 8)), [a((4, 4, 6, 4)) for _ in "qkv"], np.ones(8)
+    deep, wide, index = a((8, 1, 3, 3)), a((4, 8, 8, 32)), window_index(8, 8, 4)
+    return {"linear": ("linear", (rows, a((8, 8)), vector)), "linear without bias": ("linear", (rows, a((8, 8)))),
+            "conv2d": ("conv2d", (image, a((8, 8, 3, 3)), vector, 1, 1)),
+            "conv2d by tiles": ("conv2d", (wide, a((32, 32, 3, 3)), np.ones(32), 1, 1)),
+            "depthwise_conv": ("depthwise_conv", (image, deep, vector, 1, 1)),
+            "depthwise_conv, stride 2": ("depthwise_conv", (image, deep, None, 2, 1)),
+            "batch_norm": ("batch_norm", (image, vector, vector)),
+            "batch_norm, evaluation": ("batch_norm", (image, vector, vector, vector, vector)),
+            "layer_norm": ("layer_norm", (rows, vector, vector)), "bias_activation": ("bias_activation", (rows, vector)),
+            "max_pool": ("max_pool", (image, 2)), "attention": ("attention", heads), "self_attention": ("self_attention", (a((4, 6, 24)), 2)),
+            "window_attention": ("window_attention", (a((4, 64, 24)), np.ones(24), a((2, 16, 16)), *index, 2))}
+
+
+@pytest.mark.skipif(F.REFERENCE, reason="no kernels are bound")
+@pytest.mark.parametrize("name", backwards())
+def test_gradients_of_another_shape_are_refused(name):
+    """A compiled loop would read, or write, memory beyond the arrays."""
+    op, arguments = backwards()[name]
+    y, cache = getattr(F, f"{op}_forward")(*arguments)
+    for axis in range(y.ndim):
+        for dy in (np.repeat(y, 2, axis), np.split(y, 2, axis)[0]):
+            with pytest.raises(ValueError, match="expected" if op in CHECKED else None):
+                getattr(F, f"{op}_backward")(dy, cache)
+
+
+@pytest.mark.parametrize("seeds", [[3, 7], [-1, -2**63]])
+def test_seeds_of_any_integers_give_the_same_dropout(seeds):
+    x = np.ones((2, 50))
+    y, _ = F.dropout_forward(x, 0.5, np.array(seeds))
+    np.testing.assert_array_equal(y, DEFINITIONS["dropout"][0](x, 0.5, np.array(seeds))[0])
+    np.testing.assert_array_equal(y, F.dropout_forward(x, 0.5, np.array(seeds).astype(np.uint64))[0])
 
 
 def test_a_batch_of_none_is_fine_everywhere():

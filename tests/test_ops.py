@@ -188,8 +188,17 @@ def refusals():
              "depthwise_conv weight": ("depthwise_conv", (image, a((5, 1, 3, 3)), None, 1, 1)),
              "depthwise_conv bias": ("depthwise_conv", (image, a((8, 1, 3, 3)), np.ones(5), 1, 1)),
              "batch_norm": ("batch_norm", (image, np.ones(7), np.ones(8))), "rotary tokens": ("rotary", (qkv, angles, angles)),
-             "rotary heads": ("rotary", (a((2, 16, 27)), angles, angles)), "mask of bool": ("attention", (q, q, q, None, np.ones((1, 5, 5), bool))),
+             "rotary heads": ("rotary", (a((2, 16, 27)), angles, angles)),
+             "rotary sin": ("rotary", (a((2, 16, 48)), angles, a((16, 3)))), "rotary sin for all": ("rotary", (a((2, 16, 48)), angles, a((16, 1)))),
+             "dropout seeds": ("dropout", (x, 0.5, np.arange(3, dtype=np.uint64))),
+             "mask of bool": ("attention", (q, q, q, None, np.ones((1, 5, 5), bool))),
              "masks": ("attention", (q, q, q, None, np.zeros((3, 5, 5)))), "mask": ("attention", (q, q, q, None, np.zeros((5, 5))))}
+    tables, biases = window_index(8, 8, 4), a((2, 16, 16))
+    wrong |= {f"window_attention qkv_bias ({n},)": ("window_attention", (a((1, 64, 24)), a(n), biases, *tables, 2)) for n in (12, 48)}
+    wrong |= {f"window_attention of {n} tokens": ("window_attention", (a((1, n, 24)), None, biases, *tables, 2)) for n in (16, 80)}
+    wrong |= {"window_attention of other windows": ("window_attention", (a((1, 64, 24)), None, a((2, 24, 24)), *tables, 2)),
+              "window_attention inverse": ("window_attention", (a((1, 64, 24)), None, biases, tables[0], tables[1][:48], 2)),
+              "window_attention index": ("window_attention", (a((1, 64, 24)), None, biases, tables[0] + 1, tables[1], 2))}
     return wrong | {f"bias {shape}": ("attention", (q, q, q, a(shape))) for shape in ((1, 5, 5), (2, 1, 5), (5, 5), (4, 2, 5, 5))}
 
 

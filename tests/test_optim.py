@@ -143,6 +143,18 @@ def test_kernels_are_their_definitions(dtype):
         np.testing.assert_allclose(*sums, rtol=1e-14)
 
 
+@pytest.mark.parametrize("module", [ops, kernels])
+@pytest.mark.parametrize("short", ["grad", "m", "v", "ema"])
+def test_vectors_of_another_size_are_refused(module, short):
+    """A compiled loop would read memory beyond the vector."""
+    vectors = {name: np.zeros(99 if name == short else 100) for name in ("data", "grad", "m", "v")}
+    with pytest.raises(ValueError):
+        if short == "ema":
+            module.average_step(vectors["data"], np.zeros(99), 0.5)
+        else:
+            module.adamw_step(*vectors.values(), Update(0.1), 0.9, 0.98, 1e-8)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_norm_shows_what_is_not_finite(value):
     model = tiny_model("float32")

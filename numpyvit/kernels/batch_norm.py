@@ -30,6 +30,7 @@ def batch_norm_forward(x, weight, bias, running_mean=None, running_var=None, eps
 
 def batch_norm_backward(dy, cache):
     x, weight, mean, var, rstd, of_batch = cache
+    check_shape("dy", dy, *x.shape)
     rows, dy_rows = x.reshape(-1, x.shape[-1]), np.ascontiguousarray(dy).reshape(-1, x.shape[-1])
     dbias, dot = gradient_sums(dy_rows, rows, mean)
     dweight, gain, n = dot * rstd, weight * rstd, len(rows)                  # norm = (x - mean) * rstd

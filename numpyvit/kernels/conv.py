@@ -25,11 +25,12 @@ def conv2d_forward(x, weight, bias=None, stride=1, padding=0):
     if bias is not None:
         check_shape("bias", bias, len(weight))
         add_to_rows(bias, y.reshape(-1, len(weight)))                        # y = y + bias, without the copy
-    return y, (cache, bias is not None)
+    return y, (cache, bias is not None, y.shape)
 
 
 def conv2d_backward(dy, cache, needs_dx=True):
-    cache, has_bias = cache
+    cache, has_bias, y_shape = cache
+    check_shape("dy", dy, *y_shape)
     dy, dbias = np.ascontiguousarray(dy), None
     if has_bias:
         dbias = np.zeros(dy.shape[3], dy.dtype)

@@ -29,6 +29,8 @@ def depthwise_conv_backward(dy, cache):
     x, weight, has_bias, stride, padding = cache
     if weight.shape[2:] != (3, 3):
         return definition.depthwise_conv_backward(dy, cache)
+    B, H, W, C = x.shape
+    check_shape("dy", dy, B, output_size(H, 3, stride, padding), output_size(W, 3, stride, padding), C)
     dy, w = np.ascontiguousarray(dy), taps(weight)
     dx, dweight = np.zeros_like(x), np.zeros_like(w)
     correlate(x, dy, stride, padding, dweight)

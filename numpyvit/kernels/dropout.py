@@ -2,6 +2,7 @@
 import numpy as np
 from numba import njit
 
+from ..checks import check_shape
 from ..ops.random_bits import GOLDEN_GAMMA, mix
 from .fast_math import LOOP
 
@@ -11,8 +12,9 @@ u64 = np.uint64
 def dropout_forward(x, rate, seeds):
     if seeds is None or rate == 0:
         return x, (None,)
+    check_shape("seeds", seeds, len(x))
     factor = np.empty(x.shape, x.dtype)
-    state = mix(seeds + u64(1))                                              # hash_combine's state after the first part
+    state = mix(seeds.astype(u64) + u64(1))                                  # hash_combine's state after the first part
     keep_factors(state, u64(int(np.ceil(rate * 2.0**53))), x.dtype.type(1 / (1 - rate)), factor.reshape(len(x), -1))
     return x * factor, (factor,)
 

@@ -16,6 +16,7 @@ def linear_forward(x, weight, bias=None):
 
 def linear_backward(dy, cache):
     x, weight, has_bias = cache
+    check_shape("dy", dy, *x.shape[:-1], len(weight))
     dy_rows = np.ascontiguousarray(dy).reshape(-1, dy.shape[-1])
     dbias = None
     if has_bias:

@@ -5,6 +5,7 @@ Windows of another size are rare; the definition computes them.
 import numpy as np
 from numba import njit
 
+from ..checks import check_shape
 from ..ops import max_pool as definition
 from .fast_math import LOOP
 
@@ -22,6 +23,7 @@ def max_pool_backward(dy, cache):
     which, shape, kernel = cache
     if kernel != 2:
         return definition.max_pool_backward(dy, cache)
+    check_shape("dy", dy, *which.shape)
     _, H, W, _ = shape
     dx = np.empty(shape, dy.dtype)
     dx[:, H - H % 2:], dx[:, :, W - W % 2:] = 0, 0                           # what fills no window

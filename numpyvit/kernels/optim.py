@@ -8,9 +8,23 @@ import math
 import numba
 import numpy as np
 
+from ..checks import check_shape
+
+
+def adamw_step(data, grad, m, v, update, beta1, beta2, eps):
+    for name, vector in dict(grad=grad, m=m, v=v).items():
+        check_shape(name, vector, *data.shape)
+    adamw_loop(data, grad, m, v, update, beta1, beta2, eps)
+
+
+def average_step(data, ema, ema_decay):
+    check_shape("ema", ema, *data.shape)
+    average_loop(data, ema, ema_decay)
+
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def adamw_step(data, grad, m, v, update, beta1, beta2, eps):
+def adamw_loop(data, grad, m, v, update, beta1, beta2, eps):
+    """adamw_step, element by element"""
     T = data.dtype.type
     lr, step, decay, scale = update
     keep, scale_ = T(1 - lr * decay), T(scale)
@@ -25,7 +39,8 @@ def adamw_step(data, grad, m, v, update, beta1, beta2, eps):
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def average_step(data, ema, ema_decay):
+def average_loop(data, ema, ema_decay):
+    """average_step, element by element"""
     new = data.dtype.type(1 - ema_decay)
     for i in range(data.size):
         ema[i] += new * (data[i] - ema[i])                                   # ema += (1 - ema_decay) * (data - ema)

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from ..checks import check_shape
 from ..ops.attention import AttentionCache
-from ..ops.window_attention import window_seeds
+from ..ops.window_attention import check_index, window_seeds
 from .attention import NO_TABLE, attend, attend_backward
 from .fast_math import LOOP
 
@@ -25,7 +26,9 @@ def window_attention_forward(qkv, qkv_bias, bias, index, inverse, num_heads, mas
                              seeds=None):
     B, N, C3 = qkv.shape
     M2, R = bias.shape[1], len(index)
+    check_index(index, inverse, N, M2)
     added = np.zeros(C3, qkv.dtype) if qkv_bias is None else qkv_bias
+    check_shape("qkv_bias", added, C3)
     heads = np.empty((3, B, R // M2, num_heads, M2, C3 // 3 // num_heads), qkv.dtype)
     split_rows(rows_of(qkv, heads), added.reshape(3, num_heads, -1), index, heads)
     q, k, v = heads.reshape(3, -1, *heads.shape[3:])
@@ -37,8 +40,11 @@ def window_attention_forward(qkv, qkv_bias, bias, index, inverse, num_heads, mas
 
 
 def window_attention_backward(dy, cache):
-    (B, N, C), (windows, nh, M2, hd) = dy.shape, cache.attention.q.shape
-    dheads, dqkv_heads = (np.empty((parts, B, windows // B, nh, M2, hd), dy.dtype) for parts in (1, 3))
+    windows, nh, M2, hd = cache.attention.q.shape
+    nW = len(cache.index) // M2
+    B, N, C = windows // nW, np.count_nonzero(cache.index >= 0), nh * hd
+    check_shape("dy", dy, B, N, C)
+    dheads, dqkv_heads = (np.empty((parts, B, nW, nh, M2, hd), dy.dtype) for parts in (1, 3))
     split_rows(rows_of(dy, dheads), np.zeros((1, nh, hd), dy.dtype), cache.index, dheads)      # 0 for the padding
     dq, dk, dv = dqkv_heads.reshape(3, windows, nh, M2, hd)
     dbias = attend_backward(dheads.reshape(windows, nh, M2, hd), cache.attention, dq, dk, dv)

@@ -24,7 +24,7 @@ def rotary_forward(qkv, cos, sin):
 
     A score then depends on two places p and r by their offset alone: turn(q, p) · turn(k, r) = q · turn(k, r − p).
     qkv (B, N, 3·C), head-major inside each third   cos, sin (N, hd/2): of the angles, constants   →   y (B, N, 3·C)
-    Raises ValueError for angles of another number of places, and for heads that do not divide C.
+    Raises ValueError for angles of another shape or number of places, and for heads that do not divide C.
     Su et al. 2021 (RoFormer), eq. 34; here channel i of a head is paired with channel i + hd/2.
     """
     return turn(qkv, cos, sin), (cos, sin)
@@ -49,6 +49,6 @@ def turn(qkv, cos, sin):
 
 def check_angles(qkv, cos, sin):
     """There is a row of angles for every token, and the heads that they are made for divide the channels."""
-    if not len(cos) == len(sin) == qkv.shape[1] or qkv.shape[2] % (6 * cos.shape[1]):
+    if cos.ndim != 2 or cos.shape != sin.shape or len(cos) != qkv.shape[1] or qkv.shape[2] % (6 * cos.shape[1]):
         raise ValueError(f"cos, sin: expected shape ({qkv.shape[1]}, hd/2), with heads of hd channels that make up the "
                          f"{qkv.shape[2]} = 3·C channels of qkv; got {cos.shape} and {sin.shape}")

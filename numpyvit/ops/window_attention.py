@@ -34,11 +34,13 @@ def window_attention_forward(qkv, qkv_bias, bias, index, inverse, num_heads, mas
     A projection treats every token alone and commutes with the permutation. The projections therefore stay outside, in
     map order, and only the attention sees windows. A padded token is a zero vector before the projection, and qkv_bias
     after it. The other tokens attend to padded tokens as to any token; their gradient goes to qkv_bias alone.
+    Raises ValueError for tables of another number of tokens.
     cache: a WindowAttentionCache.
     Liu et al. 2021, eqs. 3–4
     """
     B, N, C3 = qkv.shape
     nh, M2, _ = bias.shape
+    check_index(index, inverse, N, M2)
     windows, c1 = gather_tokens_forward(qkv, index, inverse)                 # (B, nW·M², 3·C)
     windows = windows.reshape(-1, M2, C3)                                    # (B·nW, M², 3·C)
     if qkv_bias is not None:
@@ -66,3 +68,10 @@ def window_attention_backward(dy, cache):
 def window_seeds(seeds, nW):
     """One seed an image (B,) → one a window (B·nW,)"""
     return None if seeds is None else hash_combine(seeds[:, None], np.arange(nW)).ravel()
+
+
+def check_index(index, inverse, N, M2):
+    """The tables gather every one of N tokens once, into windows of M² tokens."""
+    if len(index) % M2 or not len(inverse) == np.count_nonzero(index >= 0) == index.max(initial=-1) + 1 == N:
+        raise ValueError(f"index, inverse: expected the tables of window_index for {N} tokens in windows of {M2}, got "
+                         f"tables for {len(inverse)} tokens, of {len(index)} rows")
