@@ -367,9 +367,17 @@ def test_seeds_of_any_integers_give_the_same_dropout(seeds):
     np.testing.assert_array_equal(y, F.dropout_forward(x, 0.5, np.array(seeds).astype(np.uint64))[0])
 
 
-def test_a_batch_of_none_is_fine_everywhere():
-    angles = np.zeros((16, 2))
-    for rotary in (F.rotary_forward, DEFINITIONS["rotary"][0]):
-        assert rotary(np.zeros((0, 16, 24)), angles, angles)[0].shape == (0, 16, 24)
-    for attention in (F.self_attention_forward, DEFINITIONS["self_attention"][0]):
-        assert attention(np.zeros((0, 16, 24)), 2)[0].shape == (0, 16, 8)
+BATCHES_OF_NONE = {
+    "rotary": ((0, 16, 24), (np.zeros((16, 2)), np.zeros((16, 2)))), "self_attention": ((0, 16, 24), (2,)),
+    "window_attention": ((0, 16, 24), (np.zeros(24), np.zeros((2, 4, 4)), *window_index(4, 4, 2), 2)),
+    "conv2d": ((0, 6, 6, 32), (np.zeros((32, 32, 3, 3)), np.zeros(32), 1, 1)), "dropout": ((0, 5, 6), (0.5, np.zeros(0, np.uint64)))}
+
+
+@pytest.mark.parametrize("op", BATCHES_OF_NONE)
+def test_a_batch_of_none_is_fine_everywhere(op):
+    shape, others = BATCHES_OF_NONE[op]
+    for forward, backward in ((getattr(F, f"{op}_forward"), getattr(F, f"{op}_backward")), DEFINITIONS[op]):
+        y, cache = forward(np.zeros(shape), *others)
+        dx, *rest = cases.gradients(backward, np.zeros_like(y), cache)
+        assert y.shape == (*shape[:-1], y.shape[-1]) and dx.shape == shape
+        assert all(d is None or not d.any() for d in rest)

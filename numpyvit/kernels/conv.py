@@ -49,7 +49,7 @@ def by_rows(x, weight, stride, padding):
     Ho, Wo = output_size(H, kh, stride, padding), output_size(W, kw, stride, padding)
     rows = np.empty((B, Ho, Wo, kh, kw * Cin), x.dtype)
     gather(np.ascontiguousarray(x).reshape(B, H, W * Cin), Cin, stride, padding, rows)
-    rows = rows.reshape(B * Ho * Wo, -1)
+    rows = rows.reshape(B * Ho * Wo, kh * kw * Cin)
     return (rows @ kernel_matrix(weight).T).reshape(B, Ho, Wo, Cout), (rows, weight, x.shape, stride, padding)
 
 

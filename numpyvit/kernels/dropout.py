@@ -1,4 +1,6 @@
 """Dropout that computes the hash of every element where it is used, without an array of random bits."""
+import math
+
 import numpy as np
 from numba import njit
 
@@ -13,9 +15,10 @@ def dropout_forward(x, rate, seeds):
     if seeds is None or rate == 0:
         return x, (None,)
     check_shape("seeds", seeds, len(x))
-    factor = np.empty(x.shape, x.dtype)
+    factor = np.empty((len(x), math.prod(x.shape[1:])), x.dtype)
     state = mix(seeds.astype(u64) + u64(1))                                  # hash_combine's state after the first part
-    keep_factors(state, u64(int(np.ceil(rate * 2.0**53))), x.dtype.type(1 / (1 - rate)), factor.reshape(len(x), -1))
+    keep_factors(state, u64(int(np.ceil(rate * 2.0**53))), x.dtype.type(1 / (1 - rate)), factor)
+    factor = factor.reshape(x.shape)
     return x * factor, (factor,)
 
 

@@ -28,7 +28,7 @@ def conv2d_backward(dy, cache, needs_dx=True):
     Cout, Cin, kh, kw = weight.shape
     dy_flat = dy.reshape(-1, Cout)                                           # (B·Ho·Wo, Cout)
     dbias = dy_flat.sum(axis=0) if has_bias else None                        # y = … + bias
-    dmatrix = dy_flat.T @ rows.reshape(len(dy_flat), -1)                     # y = rows · Wᵀ
+    dmatrix = dy_flat.T @ rows.reshape(len(dy_flat), Cin * kh * kw)          # y = rows · Wᵀ
     dweight = dmatrix.reshape(Cout, kh, kw, Cin).transpose(0, 3, 1, 2)
     if not needs_dx:
         return None, dweight, dbias
@@ -52,7 +52,7 @@ def im2col(x, kernel, stride, padding):
     rows = np.empty((B, Ho, Wo, *kernel, C), x.dtype)
     for i, j in np.ndindex(*kernel):
         rows[:, :, :, i, j] = shifted(padded, i, j, Ho, Wo, stride)
-    return rows.reshape(B, Ho, Wo, -1)
+    return rows.reshape(B, Ho, Wo, kernel[0] * kernel[1] * C)
 
 
 def col2im(rows, shape, kernel, stride, padding):

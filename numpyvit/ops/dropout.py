@@ -1,4 +1,6 @@
 """Dropout of elements, and of whole residual branches (stochastic depth). Its random bits are a function of seeds."""
+import math
+
 import numpy as np
 
 from .random_bits import hash_combine, uniform
@@ -15,7 +17,7 @@ def dropout_forward(x, rate, seeds):
     """
     if seeds is None or rate == 0:
         return x, (None,)
-    elements = np.arange(x[0].size, dtype=np.uint64)
+    elements = np.arange(math.prod(x.shape[1:]), dtype=np.uint64)
     keep = uniform(hash_combine(seeds[:, None], elements)) >= rate           # (B, elements)
     factor = (keep / (1 - rate)).astype(x.dtype).reshape(x.shape)
     return x * factor, (factor,)
