@@ -220,6 +220,23 @@ def test_big_visions_class_token_has_no_position(tmp_path):
     np.testing.assert_array_equal(model.pos_embed.data[0, 1:], tree["params/pos_embedding"][0])
 
 
+@pytest.mark.parametrize("format, pos_embed, said", [("big_vision", "sincos2d", "fixed positions (sincos2d)"), ("timm", "none", "no positions")])
+@pytest.mark.parametrize("pool", ["gap", "token"])
+def test_a_file_without_a_table_of_positions(tmp_path, format, pos_embed, said, pool):
+    """big_vision's positions are learned or sincos2d; of other libraries there is no telling."""
+    model = model_of("vit", embed_dim=64, num_heads=1, act="gelu_tanh", global_pool=pool, pos_embed=pos_embed)
+    tensors, _ = names.to_there(TABLES[format, "vit"], model.state_dict(), lambda values: 1)
+    write_npz(tmp_path / "w.npz", {("params/" if format == "big_vision" else "") + name: array for name, array in tensors.items()})
+    with pytest.raises(UserError, match="it has no table of positions, which would tell the size of its images; give img_size"):
+        numpyvit.load_model(tmp_path / "w.npz")
+    again = numpyvit.load_model(tmp_path / "w.npz", img_size=12, act="gelu_tanh")
+    images = np.random.default_rng(0).standard_normal((2, 3, 12, 12))
+    np.testing.assert_array_equal(again.forward(images)[0], model.forward(images)[0])
+    assert any(f" {said}, for it has no table of them; give " in note and "pos_embed if that is wrong" in note for note in again.notes)
+    given = numpyvit.load_model(tmp_path / "w.npz", img_size=12, pos_embed="sinusoidal")
+    assert given.config.pos_embed == "sinusoidal" and not any("positions" in note for note in given.notes)
+
+
 # --- Swin's buffers
 
 @pytest.mark.parametrize("name, format", [("torchvision_swin.pth", "features.1.0.attn."), ("microsoft_swin.pth", "layers.0.blocks.0.attn.")])

@@ -31,6 +31,9 @@ def infer_config(format, family, tensors, given):
             raise
         raise UserError(f"its tensors are not those of a whole {family}: {str(error)[:60]} is missing or has another "
                         "shape") from error
+    if format == "big_vision" and fields["pos_embed"] == "none":             # its ViT always has positions
+        fields["pos_embed"] = "sincos2d"
+        guesses["pos_embed"] = "fixed positions (sincos2d), for it has no table of them"
     guesses = {name: guess for name, guess in guesses.items() if name not in given}
     return fields | HABITS.get((format, family), {}), describe_guesses(guesses)
 
@@ -71,8 +74,10 @@ def infer_vit(tensors, given):
     table = tensors.get("pos_embed")
     cells = table.shape[1] - token if table is not None else 0
     side = math.isqrt(cells)
-    if side * side != cells or cells == 0:
-        if "img_size" not in given:
+    if "img_size" not in given:
+        if table is None:
+            raise UserError("it has no table of positions, which would tell the size of its images; give img_size")
+        if side * side != cells or cells == 0:
             raise UserError(f"its {cells} positions are not those of a square image; give img_size")
     pool = "token" if token else ("avg" if "fc_norm.weight" in tensors else "gap")
     num_heads = max(WIDE_HEADS.get(C) or C // 64, 1)
@@ -80,6 +85,8 @@ def infer_vit(tensors, given):
         raise UserError(f"the width {C} does not tell the number of heads; give num_heads")
     guesses = {"num_heads": f"{num_heads} head{'s' * (num_heads > 1)} of width {C // num_heads}",
                "img_size": f"images of {side * P} × {side * P}"}
+    if table is None:
+        guesses["pos_embed"] = "no positions, for it has no table of them"
     return {"img_size": side * P, "patch_size": P, "in_chans": in_chans, "embed_dim": C, "num_heads": num_heads,
             "depth": blocks_in(tensors, r"blocks\.(\d{1,3})\."),
             "mlp_ratio": ratio(C, len(tensors["blocks.0.mlp.fc1.weight"])),
