@@ -370,6 +370,19 @@ def test_bad_configs_are_one_line(tmp_path, change):
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 700
 
 
+@pytest.mark.parametrize("key", ["padding_q", "padding_kv"])
+def test_other_paddings_of_a_cvt_are_refused(tmp_path, key):
+    """Here every projection pads by half of its kernel; the tensors would fit any padding."""
+    numpyvit.save_weights(model_of("cvt", qkv_kernel=5), tmp_path / "hf", format="huggingface")
+    assert numpyvit.load_model(tmp_path / "hf").config.qkv_kernel == 5
+    config = json.loads((tmp_path / "hf" / "config.json").read_text())
+    for padding in ([1, 1], [0, 0], [2, 1], None):                           # transformers pads by 1 where a file does not say it
+        changed = {name: value for name, value in config.items() if name != key} | ({key: padding} if padding else {})
+        (tmp_path / "hf" / "config.json").write_text(json.dumps(changed))
+        with pytest.raises(UserError, match=f"config.json: {key} .*, expected (2, half of kernel_qkv|the same in every stage)$"):
+            numpyvit.load_model(tmp_path / "hf")
+
+
 @pytest.mark.parametrize("change", [{"mlp_ratio": 1e308}, {"mlp_ratio": 1e300}, {"embed_dim": 10**400}, {"img_size": 10**400},
                                     {"num_classes": 10**400}, {"depth": 10**400}, {"patch_size": 10**400}], ids=lambda c: next(iter(c)))
 def test_bad_configs_of_ours_are_one_line(tmp_path, change):

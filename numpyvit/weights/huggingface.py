@@ -46,6 +46,11 @@ def read_config(config):
     sentences = []
     if family == "cvt":
         fields |= {here: shared(config, there, default) for here, there, default in CVT_SHARED}
+        kernel = fields["qkv_kernel"]
+        for there in ("padding_q", "padding_kv"):
+            padding = shared(config, there, 1)
+            if is_number(kernel) and padding != kernel // 2:
+                raise UserError(f"config.json: {there} {str(padding)[:40]}, expected {kernel // 2}, half of kernel_qkv")
         tokens = config.get("cls_token", [False, False, True])
         if not isinstance(tokens, list) or any(tokens[:-1]):
             raise UserError(f"config.json: cls_token {str(tokens)[:40]}, expected one in the last stage at most")
