@@ -16,7 +16,7 @@ from numpyvit.models import model_config
 from numpyvit.ops.relative_position import relative_position_index
 from numpyvit.weights import names
 from numpyvit.weights.build import imagenet_classes
-from numpyvit.weights.images import Preprocessing, usual_preprocessing
+from numpyvit.weights.images import IMAGENET, Preprocessing, usual_preprocessing
 from numpyvit.weights.names import fill, match
 from numpyvit.weights.sources import read_source
 from numpyvit.weights.tables import TABLES
@@ -462,9 +462,18 @@ def test_what_is_usual(tmp_path):
     said = {key: str(usual_preprocessing(*key, (224, 224))) for key in TABLES}
     assert "248" in said["timm", "vit"] and "mean 0.5," in said["timm", "vit"] and "mean 0.485" in said["timm", "swin"]
     assert "256" in said["torchvision", "vit"] and "bilinear" in said["torchvision", "vit"] and "232" in said["torchvision", "swin"]
-    assert "resized to 224" in said["google", "vit"] and "timm's usual for cvt" in said["microsoft", "cvt"]
+    assert "resized to 224" in said["google", "vit"] and "timm's usual for swin" in str(usual_preprocessing("huggingface", "swin", (224, 224)))
     assert "256" in said["microsoft", "swin"] and "bicubic" in said["microsoft", "swin"]
     assert "438" in str(usual_preprocessing("microsoft", "swin", (384, 384)))          # int(256 / 224 · 384)
+
+
+@pytest.mark.parametrize("format", ["microsoft", "huggingface"])
+@pytest.mark.parametrize("size, how, side", [((224, 224), "crop", 256), ((384, 384), "squash", 384)])
+def test_images_of_cvt(format, size, how, side):
+    """microsoft's configs for 384 pixels cut nothing: the image is resized to a square, as ConvNext's processor does."""
+    p = usual_preprocessing(format, "cvt", size)
+    assert (p.how, p.resized_to(), p.interpolation) == (how, (side, side), "bicubic") and p.said == f"{format}'s usual for cvt"
+    assert p.mean == IMAGENET[0] and p.std == IMAGENET[1]
 
 
 @pytest.mark.parametrize("preset, side", [("swin_tiny_patch4_window7_224", 232), ("swin_small_patch4_window7_224", 246),

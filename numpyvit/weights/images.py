@@ -16,7 +16,7 @@ INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 # (format, family) → mean and std, crop_pct, interpolation where no file says so; else the family's of timm
 USUAL = {
     ("timm", "vit"): (HALF, 0.9, "bicubic"), ("timm", "swin"): (IMAGENET, 0.9, "bicubic"),
-    ("timm", "cvt"): (IMAGENET, 0.875, "bicubic"),
+    ("microsoft", "cvt"): (IMAGENET, 0.875, "bicubic"), ("huggingface", "cvt"): (IMAGENET, 0.875, "bicubic"),
     ("torchvision", "vit"): (IMAGENET, 224 / 256, "bilinear"),
     ("torchvision", "swin"): (IMAGENET, 224 / 232, "bicubic"),
     ("microsoft", "swin"): (IMAGENET, 224 / 256, "bicubic"),
@@ -140,13 +140,13 @@ def usual_preprocessing(format, family, size, in_chans=3, config=None):
 
     config: of the model, which tells the sizes of torchvision's Swin apart
     """
-    (mean, std), crop_pct, interpolation = USUAL.get((format, family), USUAL["timm", family])
     source = format if (format, family) in USUAL else "timm"
+    (mean, std), crop_pct, interpolation = USUAL[source, family]
     if in_chans != 3:
         mean, std = (sum(mean) / 3,) * in_chans, (sum(std) / 3,) * in_chans
     how = "squash" if (format, family) in SQUASHED else "crop"
     if (format, family) == ("torchvision", "swin") and config is not None:
         crop_pct = 224 / TORCHVISION_SWIN.get((config.embed_dim, max(config.depths)), 232)
-    if min(size) >= 384 and (format, family) != ("microsoft", "swin"):       # microsoft cuts at every size
-        crop_pct = 1.0
+    if min(size) >= 384 and (format, family) != ("microsoft", "swin"):       # microsoft cuts Swin's always
+        how, crop_pct = "squash" if family == "cvt" else how, 1.0
     return Preprocessing(size, how, crop_pct, interpolation, mean, std, f"{source}'s usual for {family}")
