@@ -483,6 +483,16 @@ def test_sizes_of_torchvisions_swin(preset, side):
     assert usual_preprocessing("torchvision", "swin", (224, 224), config=config).resized_to() == (side, side)
 
 
+@pytest.mark.parametrize("preset, size, side, interpolation", [
+    ("vit_base_patch16_224", 224, 256, "bilinear"), ("vit_base_patch16_224", 384, 384, "bicubic"), ("vit_base_patch32_224", 224, 256, "bilinear"),
+    ("vit_large_patch16_224", 224, 242, "bilinear"), ("vit_large_patch16_224", 512, 512, "bicubic"),
+    ("vit_huge_patch14_224", 224, 224, "bicubic"), ("vit_huge_patch14_224", 518, 518, "bicubic")])
+def test_sizes_of_torchvisions_vit(preset, size, side, interpolation):
+    _, config = model_config(preset, img_size=size)
+    p = usual_preprocessing("torchvision", "vit", (size, size), config=config)
+    assert (p.resized_to(), p.interpolation) == ((side, side), interpolation)
+
+
 def test_imagenets_classes():
     classes = imagenet_classes()
     assert len(set(classes)) == 1000 and (classes[0], classes[281], classes[999]) == ("tench", "tabby", "toilet tissue")

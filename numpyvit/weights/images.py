@@ -25,6 +25,7 @@ USUAL = {
 }
 SQUASHED = {("huggingface", "vit"), ("google", "vit")}                       # whatever the ratio of the sides
 TORCHVISION_SWIN = {(96, 6): 232, (96, 18): 246, (128, 18): 238}             # (width, blocks of stage 2) → side for 224
+TORCHVISION_VIT = {(1024, 16): (242, "bilinear"), (1280, 14): (224, "bicubic")}  # (width, patch_size) → side, method
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def as_pillow(image, channels):
 def usual_preprocessing(format, family, size, in_chans=3, config=None):
     """What the library does for this family where no file says so: timm's where the library has no rule of its own.
 
-    config: of the model, which tells the sizes of torchvision's Swin apart
+    config: of the model, which tells the sizes of torchvision's Swin and ViT apart
     """
     source = format if (format, family) in USUAL else "timm"
     (mean, std), crop_pct, interpolation = USUAL[source, family]
@@ -147,6 +148,9 @@ def usual_preprocessing(format, family, size, in_chans=3, config=None):
     how = "squash" if (format, family) in SQUASHED else "crop"
     if (format, family) == ("torchvision", "swin") and config is not None:
         crop_pct = 224 / TORCHVISION_SWIN.get((config.embed_dim, max(config.depths)), 232)
+    if (format, family) == ("torchvision", "vit") and config is not None:
+        side, interpolation = TORCHVISION_VIT.get((config.embed_dim, config.patch_size), (256, interpolation))
+        crop_pct, interpolation = 224 / side, "bicubic" if min(size) >= 384 else interpolation
     if min(size) >= 384 and (format, family) != ("microsoft", "swin"):       # microsoft cuts Swin's always
         how, crop_pct = "squash" if family == "cvt" else how, 1.0
     return Preprocessing(size, how, crop_pct, interpolation, mean, std, f"{source}'s usual for {family}")
