@@ -43,7 +43,7 @@ ROUND_TRIPS = [("vit", "numpyvit", ".safetensors", {}), ("vit", "timm", ".safete
                ("vit", "torchvision", ".pth", {}), ("vit", "google", ".npz", {}), ("vit", "huggingface", "", {}),
                ("vit", "timm", ".pt", {"global_pool": "avg"}), ("vit", "google", ".npz", {"global_pool": "gap"}),
                ("vit", "google", ".npz", {"representation_size": 10}), ("vit", "timm", ".pth", {"representation_size": 10}),
-               ("vit", "torchvision", ".pth", {"qkv_bias": False}), ("vit", "huggingface", "", {"qkv_bias": False}),
+               ("vit", "timm", ".pth", {"qkv_bias": False}), ("vit", "huggingface", "", {"qkv_bias": False}),
                ("vit", "numpyvit", ".safetensors", {"img_size": (8, 20), "pos_embed": "sincos2d"}),
                ("swin", "numpyvit", ".safetensors", {}), ("swin", "timm", ".bin", {}), ("swin", "huggingface", "", {}),
                ("swin", "torchvision", ".pth", {}), ("swin", "microsoft", ".pth", {}), ("swin", "microsoft", ".safetensors", {}),
@@ -135,7 +135,10 @@ def test_bare_tensors_of_a_stem_need_a_model(tmp_path, family, fields):
     ("vit", "microsoft", {}, "microsoft has no ViT"), ("cvt", "timm", {}, "timm has no CvT; expected numpyvit, microsoft, huggingface"),
     ("swin", "google", {}, "Google has no Swin"), ("vit", "flax", {}, "format: expected one of"),
     ("vit", "huggingface", {"global_pool": "avg"}, "global_pool 'token'"), ("vit", "huggingface", {"global_pool": "gap"}, "global_pool 'token'"),
-    ("vit", "timm", {"norm_order": "post"}, "this model after them"), ("vit", "torchvision", {"global_pool": "avg"}, "fc_norm"),
+    ("vit", "timm", {"norm_order": "post"}, "this model after them"), ("vit", "google", {"global_pool": "avg"}, "fc_norm"),
+    *(("vit", "torchvision", {"global_pool": pool}, "torchvision's ViT needs global_pool 'token'") for pool in ("avg", "gap")),
+    ("vit", "torchvision", {"qkv_bias": False}, "needs qkv_bias True"), ("vit", "google", {"qkv_bias": False}, "needs qkv_bias True"),
+    ("vit", "torchvision", {"img_size": (8, 20)}, "needs a square img_size, this model has (8, 20)"),
     ("vit", "huggingface", {"representation_size": 6}, "representation_size 0"),
     ("cvt", "huggingface", {"qkv_method": "linear"}, "qkv_method 'dw_bn'"), ("cvt", "huggingface", {"depths": (1, 1)}, "stage 1"),
     ("swin", "huggingface", STEM | {"stem_strides": (2, 1)}, "stem_widths ()"),
@@ -149,6 +152,12 @@ def test_what_a_library_cannot_hold(tmp_path, family, format, fields, said):
         numpyvit.save_weights(model_of(family, **fields), tmp_path / "w.pth", format=format)
     assert said in str(caught.value), caught.value
     assert not (tmp_path / "w.pth").is_file()
+
+
+def test_a_layer_that_timm_no_longer_has_is_said(tmp_path):
+    for width in (0, 10):
+        said = numpyvit.save_weights(model_of("vit", representation_size=width), tmp_path / "w.pth", format="timm")
+        assert [s for s in said if "no longer has a layer pre_logits" in s] == said and len(said) == bool(width)
 
 
 @pytest.mark.parametrize("pos_embed", ["sincos2d", "sinusoidal", "none"])

@@ -128,16 +128,9 @@ def write_config(model, family, classes=None):
     return {name: list(v) if isinstance(v, tuple) else v for name, v in sorted(written.items())}
 
 
-def check_expressible(config, family):
-    """UserError where transformers cannot compute what the model does."""
-    needs = {"vit": {"global_pool": "token", "norm_order": "pre", "representation_size": 0},
-             "swin": {}, "cvt": {"qkv_method": "dw_bn", "norm_eps": 1e-5}}
-    for field, needed in {"stem_widths": (), **needs[family]}.items():
-        if getattr(config, field, needed) != needed:
-            raise UserError(f"format: Hugging Face's {CLASSES[family]} needs {field} {needed!r}, this model has "
-                            f"{getattr(config, field)!r}")
-    if family == "cvt":
-        late = [i for i, depth in enumerate(config.depths) if depth <= i]
-        if late:
-            raise UserError(f"format: transformers cannot build a CvT with depths {config.depths}: stage {late[0]} "
-                            f"needs more than {late[0]} blocks there")
+def check_depths(config):
+    """UserError where transformers cannot build a CvT of these depths."""
+    late = [i for i, depth in enumerate(config.depths) if depth <= i]
+    if late:
+        raise UserError(f"format: transformers cannot build a CvT with depths {config.depths}: stage {late[0]} "
+                        f"needs more than {late[0]} blocks there")

@@ -9,7 +9,7 @@ from ..files.npz import write_npz
 from ..files.pth import write_pth
 from ..files.safetensors import tensor_buffers, write_tensors
 from ..module import pair
-from .huggingface import check_expressible, write_config
+from .huggingface import check_depths, write_config
 from .images import usual_preprocessing
 from .infer import HABITS
 from .load import FORMAT, USUAL, describe_model, family_of
@@ -19,6 +19,12 @@ from .sources import optional_json, path_text
 
 FORMATS = ("numpyvit", "timm", "huggingface", "torchvision", "google", "microsoft")
 TORCH_SUFFIXES = (".pth", ".pt", ".bin")
+# (format, family) → the fields of the config here that every model of the library has in one way
+NEEDS = {("huggingface", "vit"): {"stem_widths": (), "global_pool": "token", "norm_order": "pre",
+                                  "representation_size": 0},
+         ("huggingface", "swin"): {"stem_widths": ()},
+         ("huggingface", "cvt"): {"stem_widths": (), "qkv_method": "dw_bn", "norm_eps": 1e-5},
+         ("torchvision", "vit"): {"global_pool": "token", "qkv_bias": True}, ("google", "vit"): {"qkv_bias": True}}
 
 
 def save_weights(model, path, format="numpyvit"):
@@ -44,12 +50,13 @@ def save_weights(model, path, format="numpyvit"):
     if format == "numpyvit":
         write_tensors(path, model.state_dict(), {"format": FORMAT, **describe_model(model), **describe_use(model)})
         return []
-    if format == "huggingface":
-        check_expressible(model.config, family)
+    check_expressible(format, family, model.config)
     tensors = rename(model, family, format)
     sentences = [*other_settings(format, family, model.config), *differences(format, family, model.config)]
     if getattr(model.config, "pos_embed", "learn") != "learn":
         sentences.append(f"the model's {model.config.pos_embed} positions were written as a table, as if learned")
+    if format == "timm" and getattr(model.config, "representation_size", 0):
+        sentences.append("timm's ViT no longer has a layer pre_logits: only older versions of timm open this file")
     check_windows(format, family, model.config)
     if format == "huggingface":
         sentences += write_folder(model, family, path, tensors)
@@ -63,6 +70,20 @@ def save_weights(model, path, format="numpyvit"):
         write_tensors(path, tensors, {"format": "pt", **describe_model(model, **tables_are_learned(model.config)),
                                       **describe_use(model)})
     return sentences
+
+
+def check_expressible(format, family, config):
+    """UserError where the library cannot compute what the model does."""
+    for field, needed in NEEDS.get((format, family), {}).items():
+        if getattr(config, field) != needed:
+            raise UserError(f"format: {TITLES[format]}'s {FAMILY_TITLES[family]} needs {field} {needed!r}, this model "
+                            f"has {getattr(config, field)!r}; numpyvit's own format holds it")
+    H, W = pair(config.img_size)
+    if (format, family) == ("torchvision", "vit") and H != W:
+        raise UserError(f"format: torchvision's ViT needs a square img_size, this model has {config.img_size}; "
+                        "numpyvit's own format holds it")
+    if (format, family) == ("huggingface", "cvt"):
+        check_depths(config)
 
 
 def other_settings(format, family, config):
