@@ -72,16 +72,15 @@ def check_gradient(name, x, dx, u, y, at, rng, tolerance, entries, settle, same_
     if not np.isfinite(dx).all():
         entry = tuple(np.argwhere(~np.isfinite(dx))[0].tolist())
         return Gradient(name, x.shape, math.inf, "WRONG", entry, ours=dx[entry], note="not finite")
-    largest = float(np.abs(x).max(initial=0.0))
-    size = largest * math.sqrt(np.square(x / largest).mean()) if largest else 1.0    # squares of x itself may overflow
+    size = norm_of(x) / math.sqrt(max(x.size, 1)) or 1.0
     # below this norm a gradient counts as zero: rounding is all there is (a key's bias, a softmax over one key)
-    floor = 1e-4 * np.linalg.norm(u) * np.linalg.norm(y) / max(size, 1.0)
+    floor = 1e-4 * norm_of(u) * norm_of(y) / max(size, 1.0)
 
     def along(v, step, norm, true=0.0):
         return slope(lambda t: at(x + t * v), u, float((dx * v).sum()), step, tolerance, max(norm, floor), settle,
                      1e-3 * true + tolerance * floor)
     first = rng.standard_normal(x.shape)
-    worst = direction = along(first, 0.05 * size, np.linalg.norm(dx))
+    worst = direction = along(first, 0.05 * size, norm_of(dx))
     result = Gradient(name, x.shape, direction.error, direction.verdict)
     true = abs(direction.exact) if math.isfinite(direction.exact) else 0.0
     steepest = float(np.abs(dx).max(initial=0.0))
@@ -105,9 +104,15 @@ def check_gradient(name, x, dx, u, y, at, rng, tolerance, entries, settle, same_
     result.note = worst.note.format(place=place)
     if result.verdict == "WRONG" and direction.verdict == "WRONG":
         second = rng.standard_normal(x.shape)
-        measured = [(first, direction.exact), (second, along(second, 0.05 * size, np.linalg.norm(dx)).exact)]
+        measured = [(first, direction.exact), (second, along(second, 0.05 * size, norm_of(dx)).exact)]
         result.note = hint(dx, measured, same_shape) or result.note
     return result
+
+
+def norm_of(x):
+    """The root of the sum of squares, which may themselves overflow: of the entries divided by the largest of them."""
+    largest = float(np.abs(x).max(initial=0.0))
+    return largest * float(np.linalg.norm(x / largest)) if largest else 0.0
 
 
 def slope(f, u, ours, h, tolerance, scale, settle, small):

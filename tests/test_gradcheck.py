@@ -213,8 +213,10 @@ def test_float32_models_are_refused():
 def test_numbers_of_any_size():
     """Squares that overflow or vanish, and 1/x at inputs of twelve magnitudes, are no reason to call a gradient wrong."""
     x = np.random.default_rng(0).standard_normal((5, 7))
-    for size in (1e-300, 1e-170, 1e100):
+    for size in (1e-300, 1e-170, 1e100, 1e200):
         assert gradcheck.check(lambda x: (3 * x, x), lambda dy, c: 3 * dy, x * size).ok
+    (wrong,) = gradcheck.check(lambda x: (1e200 * x, x), lambda dy, c: 1.01e200 * dy, x).gradients
+    assert wrong.verdict == "WRONG" and gradcheck.check(lambda x: (1e200 * x, x), lambda dy, c: 1e200 * dy, x).ok
     x = np.logspace(-6, 6, 20)
     (right,) = gradcheck.check(lambda x: (1 / x, x), lambda dy, c: -dy / c**2, x).gradients
     (wrong,) = gradcheck.check(lambda x: (1 / x, x), lambda dy, c: -1.01 * dy / c**2, x).gradients
