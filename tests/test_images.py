@@ -263,6 +263,22 @@ def test_what_is_written_transformers_does_in_the_same_way(how, crop_pct, side):
         np.testing.assert_array_equal(again.pixels(image), ours.pixels(image))
 
 
+@pytest.mark.parametrize("size", [(32, 48), (48, 32), (31, 97), (224, 225)])
+@pytest.mark.parametrize("crop_pct", [0.9, 0.875, 0.99, 1.0])
+def test_an_oblong_cut_that_was_written_is_read_again(size, crop_pct):
+    """The sides are whole pixels, so they are not quite the same part of the size."""
+    ours = Preprocessing(size, "squash-crop", crop_pct)
+    again = read_preprocessor(write_preprocessor(ours)[0], {}, size)
+    assert again.resized_to() == ours.resized_to()
+    np.testing.assert_array_equal(again.pixels(picture(1, 100, 80)), ours.pixels(picture(1, 100, 80)))
+
+
+@pytest.mark.parametrize("how", ["crop", "squash-crop"])
+def test_a_border_around_the_image_is_not_written(how):
+    with pytest.raises(UserError, match="^crop_pct of a test: expected at most 1, got 1.1: .*; write another format$"):
+        write_preprocessor(Preprocessing((32, 32), how, 1.1, said="a test"))
+
+
 @pytest.mark.parametrize("kind, how, crop_pct, interpolation", [
     ("ViTImageProcessor", "squash", 1.0, "bilinear"), ("", "squash", 1.0, "bilinear"), ("ConvNextImageProcessor", "squash", 1.0, "bicubic"),
     ("DeiTImageProcessor", "squash-crop", 0.875, "bicubic"), ("CLIPImageProcessor", "crop", 1.0, "bicubic")])

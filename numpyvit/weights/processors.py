@@ -98,9 +98,11 @@ def usual_resizing(p, size):
         return ("squash", 1.0) if short is None else ("crop", size[0] / short)
     cut = sides_of("crop_size", p.get("crop_size"), size)
     shares = [c / n for c, n in zip(cut, sides)]
-    if max(shares) > 1 or short is None and abs(shares[0] - shares[1]) > 1e-3:
+    share = max(shares) if short is not None else min(shares)
+    misfit = short is None and any(c / share - n >= 1 for c, n in zip(cut, sides))           # sides are whole pixels
+    if max(shares) > 1 or misfit:
         refuse(FILE, "crop_size", f"sides that are the same part of size, {sides[0]} × {sides[1]}", p.get("crop_size"))
-    return "crop" if short is not None else "squash-crop" if min(shares) < 1 else "squash", max(shares)
+    return "crop" if short is not None else "squash-crop" if share < 1 else "squash", share
 
 
 def check_side(key, side):
@@ -136,9 +138,12 @@ def write_preprocessor(preprocessing):
     """preprocessor_config.json of the processor in transformers that does the same.   → a dict, a list of sentences
 
     For a size that is not square, transformers squashes what is cut here; a sentence then says so. For "fit", which
-    cuts first, transformers cuts last: pixels at the border may differ.
+    cuts first, transformers cuts last: pixels at the border may differ. UserError for a crop_pct above 1.
     """
     p, (H, W), sentences = preprocessing, preprocessing.size, []
+    if p.how in ("crop", "squash-crop") and p.crop_pct > 1:
+        raise UserError(f"crop_pct of {p.said}: expected at most 1, got {shown(p.crop_pct)}: transformers has no "
+                        "processor that adds a border; write another format")
     code = next(code for code, name in RESAMPLING.items() if name == p.interpolation)
     written = {"do_resize": True, "resample": code, "do_rescale": True, "rescale_factor": 1 / 255,
                "do_normalize": True, "image_mean": list(p.mean), "image_std": list(p.std)}
