@@ -285,6 +285,8 @@ def test_a_border_around_the_image_is_not_written(how):
 def test_keys_that_are_missing_are_the_processors_own(kind, how, crop_pct, interpolation):
     p = read_preprocessor({"image_processor_type": kind}, {}, (224, 224))
     assert (p.how, p.crop_pct, p.interpolation) == (how, crop_pct, interpolation)
+    clip = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)     # OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+    assert (p.mean, p.std) == (clip if "CLIP" in kind else ((0.5,) * 3, (0.5,) * 3))
     assert read_preprocessor({"image_processor_type": "CLIPImageProcessor", "size": 256}, {}, (224, 224)).resized_to() == (256, 256)
 
 

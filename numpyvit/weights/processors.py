@@ -18,7 +18,9 @@ WARPED = 384                                                                 # p
 # processor → what it does where a file lacks the key; all others are like ViT's
 DEFAULTS = {"convnext": {"resample": 3, "crop_pct": 224 / 256, "size": {"shortest_edge": 384}},
             "deit": {"resample": 3, "size": 256, "do_center_crop": True, "crop_size": 224},
-            "clip": {"resample": 3, "size": 224, "do_center_crop": True, "crop_size": 224}}
+            "clip": {"resample": 3, "size": 224, "do_center_crop": True, "crop_size": 224,
+                     "image_mean": [0.48145466, 0.4578275, 0.40821073],
+                     "image_std": [0.26862954, 0.26130258, 0.27577711]}}
 
 
 def read_preprocessor(source, config, size, in_chans=3):
