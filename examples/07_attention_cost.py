@@ -2,7 +2,7 @@
 
     python examples/07_attention_cost.py                             half a minute, one core
 
-What you will see: milliseconds for maps of 8×8 to 56×56 tokens, and multiply-adds; in runs/examples/ both on one logarithmic plot.
+What you will see: milliseconds for maps of 7×7 to 56×56 tokens, and multiply-adds; in runs/examples/ both on one logarithmic plot.
 Theory counts the two products, q kᵀ and attn v: 2·N·S·C for N queries and S keys.
     global (ViT)                  S = N          grows with the square of the number of tokens
     windows of 7×7 (Swin)         S = 49         grows with the number of tokens

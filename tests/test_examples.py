@@ -1,4 +1,5 @@
 """Every script of examples/ runs as it is; those that train do so with few images and few steps here."""
+import ast
 import os
 import re
 import subprocess
@@ -41,6 +42,12 @@ def test_an_example_that_trains_runs(number, tmp_path):
 def test_an_example_runs(number, tmp_path):
     pytest.importorskip("matplotlib")
     assert run(number, tmp_path)
+
+
+def test_the_text_of_example_07_names_its_maps():
+    text = SCRIPTS["07"].read_text()
+    first, *_, last = ast.literal_eval(re.search(r"^sides = (.+)$", text, re.M)[1])
+    assert f"for maps of {first}×{first} to {last}×{last} tokens" in ast.get_docstring(ast.parse(text))
 
 
 @thorough
