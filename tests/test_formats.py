@@ -241,7 +241,7 @@ def test_a_file_without_a_table_of_positions(tmp_path, format, pos_embed, said, 
     again = numpyvit.load_model(tmp_path / "w.npz", img_size=12, act="gelu_tanh")
     images = np.random.default_rng(0).standard_normal((2, 3, 12, 12))
     np.testing.assert_array_equal(again.forward(images)[0], model.forward(images)[0])
-    assert any(f" {said}, for it has no table of them; give " in note and "pos_embed if that is wrong" in note for note in again.notes)
+    assert any(f" {said}, as the file has no table of them; give " in note and "pos_embed if that is wrong" in note for note in again.notes)
     given = numpyvit.load_model(tmp_path / "w.npz", img_size=12, pos_embed="sinusoidal")
     assert given.config.pos_embed == "sinusoidal" and not any("positions" in note for note in given.notes)
 

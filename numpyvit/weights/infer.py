@@ -33,7 +33,7 @@ def infer_config(format, family, tensors, given):
                         "shape") from error
     if format == "big_vision" and fields["pos_embed"] == "none":             # its ViT always has positions
         fields["pos_embed"] = "sincos2d"
-        guesses["pos_embed"] = "fixed positions (sincos2d), for it has no table of them"
+        guesses["pos_embed"] = "fixed positions (sincos2d), as the file has no table of them"
     guesses = {name: guess for name, guess in guesses.items() if name not in given}
     return fields | HABITS.get((format, family), {}), describe_guesses(guesses)
 
@@ -86,7 +86,7 @@ def infer_vit(tensors, given):
     guesses = {"num_heads": f"{num_heads} head{'s' * (num_heads > 1)} of width {C // num_heads}",
                "img_size": f"images of {side * P} × {side * P}"}
     if table is None:
-        guesses["pos_embed"] = "no positions, for it has no table of them"
+        guesses["pos_embed"] = "no positions, as the file has no table of them"
     return {"img_size": side * P, "patch_size": P, "in_chans": in_chans, "embed_dim": C, "num_heads": num_heads,
             "depth": blocks_in(tensors, r"blocks\.(\d{1,3})\."),
             "mlp_ratio": ratio(C, len(tensors["blocks.0.mlp.fc1.weight"])),
