@@ -334,7 +334,7 @@ def options(family, **settings):
                 arguments += ["--set", f"{field}={json.dumps(content).strip('[]')}"]
         elif isinstance(value, bool):
             arguments += [] if value else ["--no-" + name.replace("_", "-")]
-        elif value is not None and not isinstance(value, bool):
+        elif value is not None and name != "momentum":                       # AdamW has none
             arguments += ["--" + name.replace("_", "-"), str(value)]
     return ["train", *arguments]
 

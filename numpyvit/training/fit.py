@@ -41,7 +41,7 @@ def fit(model, dataset, recipe=None, out=None, threads=None, callback=None, cons
     Raises UserError where model, data set and settings do not fit each other.
     """
     check_settings(recipe, settings)
-    data_dir = settings.get("data_dir", recipe and recipe.data_dir)
+    data_dir = settings.get("data_dir", getattr(recipe, "data_dir", None))
     if isinstance(dataset, str):
         dataset, data_dir = split_name(dataset, data_dir)
         settings["data_dir"] = data_dir and os.fspath(data_dir)              # where --resume and evaluate look
@@ -93,7 +93,7 @@ def recipe_of(model, dataset, recipe, settings):
 def check_settings(recipe, settings):
     """Raise UserError for settings that the model or the data set decides."""
     for name, reason in NOT_HERE.items():
-        if name in settings or name == "init" and recipe and recipe.init:
+        if name in settings or name == "init" and getattr(recipe, "init", None):
             raise UserError(f"{name}: {reason}")
 
 
