@@ -254,11 +254,11 @@ function animateRoll(g) {
 
 /* The token that the pointer is over in the big map. */
 function hoverToken(step, flat) {
-  const stage = $("photo"),
-    block = blockFor(step);
+  const stage = $("photo");
   if (!stage || !photo.block || photo.mode === "paint") return;
-  const [g, shown] = [block, photo.block].map(b => geometryOf(b.module)),
-    token = flat === null || flat < 0 || g.H !== shown.H || g.W !== shown.W ? null : tokenOfCell(step, flat);
+  const [g, shown] = [blockFor(step), photo.block].map(b => geometryOf(b.module)),
+    sameGrid = g && shown && g.H === shown.H && g.W === shown.W,
+    token = sameGrid && flat !== null && flat >= 0 ? tokenOfCell(step, flat) : null;
   if (String(token) === String(photo.hover)) return;
   photo.hover = token;
   drawOverlay(stage.querySelector("svg"), $("photo-text"), shown);
