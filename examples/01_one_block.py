@@ -4,8 +4,8 @@
     python -m pdb examples/01_one_block.py          then `b forward`, `c`, and s (step) into numpyvit/ops/, n (next) over it
 
 What you will see: names, shapes and first values of x, norm1, qkv, attention, …, y; then their gradients in the opposite order.
-Beside each gradient stand ⟨d, dNAME⟩, what it predicts for a small step of NAME in a random direction d, and what the loss really
-does when the rest of the block runs again from there.
+Beside each gradient stand two numbers: ⟨d, dNAME⟩, by which the gradient predicts the change of the loss for a small step of NAME in
+a random direction d, and the change that is measured when the rest of the block runs again.
 """
 import numpy as np
 

@@ -88,7 +88,7 @@ def test_help_shows_the_table(capsys):
         cli.main(["train", "--help"])
     shown = capsys.readouterr().out
     assert all(line.strip() in shown for line in table())
-    assert "neither the data set, nor --init, nor the net, nor the optimizer has" in shown
+    assert "neither the data set, nor --init, nor the net, nor the optimiser has" in shown
     for rows in LENGTHS.values():
         assert all(preset in shown for _, preset, _ in rows)
     assert options.TTA == tuple(VIEWS)

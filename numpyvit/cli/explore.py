@@ -29,7 +29,7 @@ def run_explore(args):
     write_page(args.out, text)
     print(f"{args.out}: {len(text.encode()) / 1e6:.1f} MB; open it in a browser")
     if subject.get("update", "no run") is None:
-        print("it shows no step of the optimizer, because the run would not go on from these weights")
+        print("it shows no step of the optimiser, because the run would not go on from these weights")
 
 
 def of_run(path, image, fields):

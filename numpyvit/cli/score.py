@@ -93,8 +93,8 @@ def images_to_score(classifier, args):
     if classifier.run:
         if args.data:
             weights = shlex.quote(classifier.run.file("weights.safetensors"))
-            raise UserError("--data: a run is scored on its own data set; numpyvit evaluate "
-                            f"{weights} --data {args.data} takes any")
+            raise UserError("--data: a run is scored on its own data set; to score its weights on another one: "
+                            f"numpyvit evaluate {weights} --data {args.data}")
         data = classifier.config.data
         check_data_set(args.path, "numpyvit evaluate {quoted} FOLDER scores images of a folder", classifier.config)
         return *classifier.split(split, args.data_dir), f"{split} images of {data.name}", data.notice

@@ -10,7 +10,7 @@ from .options import add_setting, check_data_set, positive
 
 def add_commands(commands):
     """Add the command train."""
-    epilog = ["A value in parentheses holds where neither the data set, nor --init, nor the net, nor the optimizer has",
+    epilog = ["A value in parentheses holds where neither the data set, nor --init, nor the net, nor the optimiser has",
               "another one; a run's config.json has those that it was trained with.",
               "A family and a length choose a net, and a net chooses its settings:", *table()]
     p = commands.add_parser("train", help="train a model from scratch, or continue a run",

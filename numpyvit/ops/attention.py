@@ -90,7 +90,7 @@ def self_attention_forward(qkv, num_heads, bias=None, mask=None, scale=None, dro
 
 
 def self_attention_backward(dy, cache):
-    """Split dy into heads, attention_backward, and pack: dqkv = [dq | dk | dv].   Also dbias (None without a bias)."""
+    """Split dy into heads, call attention_backward, pack: dqkv = [dq | dk | dv].   Also dbias (None without one)."""
     B, nh, N, hd = cache.q.shape
     dy = dy.reshape(B, N, nh, hd).transpose(0, 2, 1, 3)                      # merge, undone
     dq, dk, dv, dbias = attention_backward(dy, cache)

@@ -79,7 +79,7 @@ def average_step(data, ema, ema_decay):
 
 
 def square_sums(grad, sums, chunk):
-    """sums[i] ← Σ grad², in float64, of the i-th chunk of so many elements.
+    """sums[i] ← Σ grad² over the i-th chunk of grad, in float64. A chunk has `chunk` elements.
 
     grad (n,)   sums (⌈n / chunk⌉,) float64, written in place
     """

@@ -32,7 +32,7 @@ def patch_embed_forward(images, weight, bias):
 
 
 def patch_embed_backward(dy, cache, needs_dx=True):
-    """As linear's, with the patches for x:  dimages = images_of(dy · W),   dweight = dyᵀ · patches,   dbias = Σ dy
+    """linear_backward with the patches as x:  dimages = images_of(dy · W),   dweight = dyᵀ · patches,   dbias = Σ dy
 
     needs_dx: False where nobody uses dimages, which is None then
     """

@@ -42,7 +42,7 @@ class Checkpoint:
             raise UserError(f"{path}: not a checkpoint of a run")
         position = parse_position(metadata.get("position", ""), path)
         if f"step-{position.step:08d}.safetensors" != os.path.basename(path):
-            raise UserError(f"{path}: it was taken at step {position.step}")
+            raise UserError(f"{path}: the file's name does not fit its content, which is of step {position.step}")
         model = {key: metadata.get(key) for key in ("family", "config")}
         return cls(path, tensors, model, position, stored_settings(metadata))
 

@@ -147,8 +147,8 @@ class Classifier:
         self.prepared = f"the {size}; mean {self.mean.tolist()}, std {self.std.tolist()}"
         if len(dataset.classes) != len(self.classes) or dataset.test.images.shape[1] != len(self.mean):
             channels = dataset.test.images.shape[1]
-            raise UserError(f"{self.path} tells {len(self.classes)} classes in {len(self.mean)} channels, "
-                            f"{dataset.name} has {len(dataset.classes)} in {channels}")
+            raise UserError(f"{self.path} has {len(self.classes)} classes and images of {len(self.mean)} channels, "
+                            f"{dataset.name} has {len(dataset.classes)} and {channels}")
         return self.with_own_classes(dataset)
 
     def with_own_classes(self, dataset):
@@ -168,8 +168,8 @@ class Classifier:
         moved = [name for name in names if name in theirs and theirs.index(name) != names.index(name)]
         if moved:
             here, there = theirs.index(moved[0]), names.index(moved[0])
-            raise UserError(f"{self.path} tells other classes than {dataset.name}: {moved[0]!r} is class {here} of the "
-                            f"weights and class {there} of the data set")
+            raise UserError(f"{self.path} numbers its classes otherwise than {dataset.name}: {moved[0]!r} is class "
+                            f"{here} of the weights and class {there} of the data set")
         self.classes = [str(number) for number in range(len(names))]
         sentence = (f"the classes of the weights have other names than those of {dataset.name} (class {k}: "
                     f"{theirs[k]}, and {names[k]}): they are compared by their numbers, and the accuracy means "

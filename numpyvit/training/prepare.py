@@ -130,7 +130,7 @@ def extended(config, path, checkpoint, length):
     """
     if checkpoint is None:
         option = "--" + next(iter(length))
-        raise UserError(f"{option} extends a finished run that has its last checkpoint, and {path} is none: "
+        raise UserError(f"{option} extends a finished run that has its last checkpoint, and {path} is no such run: "
                         f"--resume {shlex.quote(path)} alone continues a run as it was planned")
     lengths = {"minutes": None, "epochs": None, "steps": None, "small_size": 0} | length
     return dataclasses.replace(config, plan=None, recipe=dataclasses.replace(config.recipe, **lengths))

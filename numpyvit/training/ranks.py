@@ -55,7 +55,7 @@ def load_mpi(size):
     if MPI.COMM_WORLD.size != size:
         library = MPI.Get_library_version().splitlines()[0].rstrip("\0")
         raise UserError(f"the launcher started {size} processes, but mpi4py's MPI ({library}) sees 1: they belong "
-                        "to different MPIs; use the mpiexec of this one, or build mpi4py with the other: "
+                        "to different MPIs; use the mpiexec of mpi4py's MPI, or build mpi4py with the launcher's: "
                         "pip install --force-reinstall --no-binary mpi4py mpi4py")
     return MPI
 

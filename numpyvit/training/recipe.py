@@ -111,7 +111,7 @@ def check_effect(recipe, given):
     if "data_dir" in unusual and recipe.data == "shapes":
         raise UserError("--data-dir: the data set shapes needs no files: leave out --data-dir")
     if "lr_rest" in unusual and len(OPTIMIZERS[recipe.optimizer]) == 1:
-        raise UserError("--lr-rest is about the parameters that an optimizer leaves to another one, and "
+        raise UserError("--lr-rest is about the parameters that an optimiser leaves to another one, and "
                         f"{recipe.optimizer} leaves none: leave out --lr-rest, or give --optimizer muon")
 
 

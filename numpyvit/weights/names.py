@@ -125,7 +125,7 @@ def to_here(rows, tensors):
             known, _ = find_row(rows, name, "here")
             if known:
                 raise UserError(f"{name} is the name of a tensor here, which that library calls {known.there}; remove "
-                                "or rename it")
+                                f"{name} or rename it")
             result[name] = array
             continue
         here = fill(row.here, values)

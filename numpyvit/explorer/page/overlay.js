@@ -61,7 +61,7 @@ function drawOverlay(svg, text, g) {
       "." +
       (masked.size
         ? ` Hatched: ${counted(masked.size, "token")} that ${masked.size > 1 ? "are" : "is"} in its window only ` +
-          `because the map was rolled; the mask forbids ${masked.size > 1 ? "them" : "it"}.`
+          `because the map was rolled; the mask forbids the red token to look at ${masked.size > 1 ? "them" : "it"}.`
         : "") +
       (keys.stride > 1
         ? ` ${g.H * g.W} queries meet ${keys.H * keys.W} keys: a dot marks where a key’s window is centred.`

@@ -157,7 +157,7 @@ async function switchToken(block, key, everywhere = switches.everywhere) {
     off = !blocks.every(b => isTokenOff(b, key));
   switches.message = "";
   if (off && blocks.some(b => blindsSome(b, [...(switches.tokens.get(b.module) ?? []), key]))) {
-    switches.message = "It stays on: some query would have no key left to look at.";
+    switches.message = "This token stays on: without it, some query would have no key left to look at.";
     return drawPhoto();
   }
   for (const b of blocks) put(switches.tokens, b.module, key, off);
@@ -170,8 +170,8 @@ function tokenText(block, g) {
     every = switches.everywhere,
     last = family === "ViT" && every;
   return (
-    `Off means: ${every ? everyName(block) : `in ${blockName(block)}`}, no query looks at it. ` +
-    "Its score as a key is −∞ in every head, and softmax shares the rest among the other keys. " +
+    `Off means: ${every ? everyName(block) : `in ${blockName(block)}`}, no query looks at this token. ` +
+    "Its score as a key is −∞ in every head, and softmax divides the attention among the other keys. " +
     (family === "CvT" && config.qkv_method !== "linear"
       ? `A key is made of ${config.qkv_kernel} × ${config.qkv_kernel} tokens; the keys beside it stay. `
       : "") +

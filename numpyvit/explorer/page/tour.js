@@ -57,7 +57,7 @@ function embeddingStops() {
       text: () =>
         (cvt
           ? `Behind the stem, a convolution looks at ${patches} of the stem’s last map and turns each`
-          : "The stem’s last map has one cell a token: a 1 × 1 convolution turns each cell") +
+          : "The stem’s last map has one cell for each token: a 1 × 1 convolution turns each cell") +
         ` into ${channels(embed)}. ${click("the stem’s numbers")}`,
       mode,
       cell,
@@ -127,9 +127,9 @@ function buildTour() {
       find(s => s.name === "x" && /embed/.test(s.op) && operandsOf(s).some(o => /pos/.test(o.name))),
       () =>
         turned
-          ? "A table with one row a position is added to the tokens, so that each of them says where it is."
-          : "Attention does not know where a token is. So a table with one row a position is added to the tokens: " +
-            "without it, the blocks would give the same answer if these tokens came in another order.",
+          ? "A table with one row for each position is added to the tokens, so that each of them says where it is."
+          : "Attention does not know where a token is. So a table with one row for each position is added to the " +
+            "tokens: without it, the blocks would give the same answer if these tokens came in another order.",
       {mode: "patches"},
     );
   const norm = find(s => s.op === "layer_norm_forward" && s.name === "y"),
@@ -142,7 +142,7 @@ function buildTour() {
       () =>
         (normLast ? "In this net, a norm follows each sum with the residual path. " : "") +
         "Each token is shifted and scaled so that its channels have mean 0 and variance 1, then multiplied by a " +
-        "learned weight, and a learned bias is added. The lit line is the definition that ran.",
+        "learned weight, and a learned bias is added. The highlighted line of code is the one that ran.",
     );
   if (!normLast) addNorm();
   add(
@@ -160,7 +160,7 @@ function buildTour() {
     () =>
       `One number for every pair of a query and a key: their dot product over ` +
       `${Math.round((about.config.embed_dim || about.config.embed_dims[0]) / first.shape[1])} channels, ` +
-      `scaled. This block has ${counted(first.shape[1], "head")} and ${counted(first.shape[3], "key")} a query.`,
+      `scaled. This block has ${counted(first.shape[1], "head")} and ${counted(first.shape[3], "key")} for each query.`,
     {mode: "attention", show: "#map", cell: s => largestOf(app.data(s).map(x => (Number.isFinite(x) ? x : 0)))},
   );
   add(
@@ -220,23 +220,25 @@ function buildTour() {
     "The first gradient",
     step(named.dlogits),
     () =>
-      "Backward starts here: probability minus target. A step against this gradient makes the logit of the asked " +
-      "class larger and those of the others smaller.",
+      "Backward starts here: probability minus target. A step against this gradient makes the logit of the class " +
+      "that the loss asks for larger and the other logits smaller.",
     {cell: askedNow},
   );
   add(
     "Back through softmax",
     of(last, "softmax_backward", "dscores", "backward") || of(last, "attention_backward", "dscores", "backward"),
     () =>
-      "The gradient of the scores: from the gradient of each share, the mean of its row is taken away, weighted by " +
-      "the shares; the rest is multiplied by the share. Forward stands first, backward beside or below it.",
+      "The gradient of a score: take the gradient of its share, subtract the row’s mean of these gradients, weighted " +
+      "by the shares, and multiply by the share. The code of forward stands first, that of backward beside or below " +
+      "it.",
   );
   const row = parameters.find(r => /attn\.(qkv|proj_q)\.weight$/.test(r[0])) || parameters[0];
   add(
     "A weight’s gradient",
     step(row[2]),
     () =>
-      "Every token adds one product to it. Click a factor and go on clicking: from this number you come to the loss.",
+      "Every token adds one product to this weight’s gradient. Click a factor, then a factor of that number, and so " +
+      "on, until you reach the loss.",
     {cell: largest},
   );
   add(

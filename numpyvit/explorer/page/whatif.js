@@ -59,8 +59,8 @@ function whatIfCell(step, flat) {
     table.replaceChildren(
       ...[
         ["value", fmt(now, 5)],
-        ["the tangent says: loss", fmt(predicted, 6)],
-        ["computed: loss", fmt(real, 6)],
+        ["loss by the tangent", fmt(predicted, 6)],
+        ["loss, computed again", fmt(real, 6)],
       ].map(([k, v]) => h("tr", {}, h("td", {}, k), h("td", {}, v))),
     );
   const tell = () => {
