@@ -249,7 +249,7 @@ def with_entry(record, **values):
     (without(), "train --resume RUN", "numpyvit evaluate 'a run' scores it, and --resume 'a run' --minutes 10 extends it"),
     (without(), "train --data shapes --out RUN", "continue it with --resume 'a run', or choose another"),
     (without(), "train --data RUN", "give 'folder:a run'"),
-    (without(), "evaluate RUN --data shapes", "numpyvit evaluate 'a run/weights.safetensors' --data shapes takes any"),
+    (without(), "evaluate RUN --data shapes", "numpyvit evaluate 'a run/weights.safetensors' --data shapes"),
     (without("result.json"), "train --resume RUN --steps 1", "--resume 'a run' alone continues"),
     (without("result.json", "checkpoints"), "evaluate RUN", "train on with --resume 'a run'"),
     (without("weights.safetensors", "checkpoints"), "evaluate RUN", "numpyvit train --config 'a run/config.json' repeats it"),
