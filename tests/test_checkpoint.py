@@ -323,7 +323,7 @@ def test_a_foreign_checkpoint_is_refused_and_nothing_is_changed(trainer, tmp_pat
     changes = {
         "not a checkpoint": (tensors, metadata | {"format": "numpyvit-weights-1"}),
         "its model is not the one": (tensors, metadata | {"config": json.dumps(config | {"depth": 3})}),
-        "taken at step 7": (tensors, metadata | {"position": json.dumps(position | {"step": 7})}),
+        "of step 7": (tensors, metadata | {"position": json.dumps(position | {"step": 7})}),
         "no usable position": (tensors, metadata | {"position": json.dumps(position | {"step": -1})}),
         "no usable position ": (tensors, metadata | {"position": json.dumps({"step": 3})}),
         "optimizer/v is missing": ({k: v for k, v in tensors.items() if k != "optimizer/v"}, metadata),
