@@ -38,6 +38,15 @@ def figures(request):
     request.node.user_properties.append(("figures", (figures.examples, figures.worst)))
 
 
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, for the tests of the explorer's page: nothing on its console at the end, and no request to the network."""
+    from chromium import Browser
+    with Browser(1400, 1000) as browser:
+        yield browser
+        assert browser.console == [] and not [url for url in browser.requests if not url.startswith("file:")]
+
+
 def pytest_terminal_summary(terminalreporter):
     rows = [(report.nodeid, *value) for reports in terminalreporter.stats.values() for report in reports
             for name, value in getattr(report, "user_properties", ()) if name == "figures" and report.when == "teardown"]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import explorer_pages
-from chromium import PROGRAM, Browser
+from chromium import PROGRAM
 from explorer_pages import MEAN, STD, page, recording, subject
 from numpyvit.explorer.record import record
 from numpyvit.training.optim import hidden_matrices
@@ -34,13 +34,6 @@ def updated(tmp_path_factory):
     update = an_update(model, "muon", clip_norm=0.01, lr_rest=0.25, freeze="blocks.0.norm1.*,patch_embed.proj.weight")
     r = record(model, pixels, labels, MEAN, STD, optimizer=update)
     return r, page(r, tmp_path_factory.mktemp("pages") / "muon.html", state_bits=16)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with Browser(1400, 1000) as browser:
-        yield browser
-        assert browser.console == []
 
 
 def axes(browser, module, op, name):

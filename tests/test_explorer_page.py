@@ -31,13 +31,6 @@ def pages(recordings, tmp_path_factory):
     return {name: page(r, folder / f"{name}.html", classes=HOSTILE, image=HOSTILE_FILE) for name, r in recordings.items()}
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with Browser(1400, 1000) as browser:
-        yield browser
-        assert browser.console == [] and not [url for url in browser.requests if not url.startswith("file:")]
-
-
 def number(text):
     """A number as the page prints it."""
     return float(text.replace("−", "-").replace("∞", "inf").replace(" ", ""))

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from chromium import PROGRAM, Browser
+from chromium import PROGRAM
 from explorer_pages import MEAN, STD, page, recording, subject
 from numpyvit import functional as F
 from numpyvit.explorer.record import definitions, float64_twin, record
@@ -22,13 +22,6 @@ STAGES = {"vit": [0, 1], "vit_post": [0, 1], "vit_relu": [0, 1], "swin": [0, 1],
 def pages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     return {name: page(recording(name), folder / f"{name}.html") for name in NAMES}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with Browser(1400, 1000) as browser:
-        yield browser
-        assert browser.console == []
 
 
 def whole_pass(name, model):

@@ -4,7 +4,7 @@ import re
 import pytest
 
 import explorer_pages
-from chromium import PROGRAM, Browser
+from chromium import PROGRAM
 from explorer_pages import CVT, VIT, page, recording
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="no Chromium on this machine (apt-get install chromium)")
@@ -27,13 +27,6 @@ NETS = {
     "cvt_linear": ("cvt", dict(CVT, qkv_method="linear")),
     "cvt_stride_1": ("cvt", dict(CVT, kv_stride=1)),
 }
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with Browser(1400, 1000) as browser:
-        yield browser
-        assert browser.console == []
 
 
 @pytest.fixture(scope="module")
