@@ -3,8 +3,8 @@
     python examples/09_three_families.py [--data auto] [--steps 500]          about 2 minutes on two cores
 
 Nine runs: three models of 52,000 to 95,000 parameters, trained on 64, 250 and 1,000 images for the same number of
-multiply-adds: as many as the ViT needs for --steps steps. A step of the ViT costs most, so the other two take more steps. A ViT has to learn that neighbours
-belong together; Swin's windows and CvT's convolutions are built that way. On the built-in shapes, 250 images are enough for Swin and
+multiply-adds: as many as the ViT needs for --steps steps. A step of the ViT costs most, so the other two take more steps. A ViT has to
+learn that neighbours belong together; Swin's windows and CvT's convolutions are built that way. On the built-in shapes, 250 images are enough for Swin and
 CvT (99 % and 98 % of the test images are right) and not for the ViT (84 %); 1,000 are enough for all three, and 64 for none.
 On CIFAR-10 they are equal within the error (1.5 %) up to 250 images, and 1,000 give CvT 43 %, Swin 42 % and the ViT 38 %. --data auto is
 CIFAR-10 if it is there or can be had, else the shapes.

@@ -49,7 +49,7 @@ class Pool:
 
     def map(self, fn, items):
         """[fn(item) for item in items]; the threads take the items in order. After an exception, such as that of
-        Ctrl-C, none of them works on."""
+        Ctrl-C, every thread has stopped when this function ends."""
         if not self.executor:
             return [fn(item) for item in items]
         futures = [self.executor.submit(fn, item) for item in items]

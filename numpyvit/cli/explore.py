@@ -28,7 +28,7 @@ def run_explore(args):
     text = explore(**subject, label=label, image_name=os.path.basename(args.image))
     write_page(args.out, text)
     print(f"{args.out}: {len(text.encode()) / 1e6:.1f} MB; open it in a browser")
-    if subject.get("update", "no run") is None:
+    if "update" in subject and subject["update"] is None:
         print("it shows no step of the optimiser, because the run would not go on from these weights")
 
 

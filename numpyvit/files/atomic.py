@@ -26,8 +26,8 @@ PIECE = 1 << 26                                                              # b
 def write_atomic(path, buffers):
     """Replace the file at path by the concatenation of buffers (bytes, or one-dimensional uint8 arrays).
 
-    The new file has the permissions of the old one. A device or a pipe is not replaced: the bytes go there. So they do
-    for /dev/stdout and the other names of this process's open files, whatever these are.
+    The new file has the permissions of the old one. A device or a pipe is not replaced: the bytes go there. They
+    also go to /dev/stdout and the other names of this process's open files, whatever kind of file that is.
     """
     write_together({path: buffers})
 

@@ -20,7 +20,7 @@ def conv2d_forward(x, weight, bias=None, stride=1, padding=0):
 
 
 def conv2d_backward(dy, cache, needs_dx=True):
-    """linear_backward with the rows in the place of x:  dx = col2im(dy · W),   dweight = dyᵀ · rows,   dbias = Σ dy
+    """linear_backward with the rows as x:  dx = col2im(dy · W),   dweight = dyᵀ · rows,   dbias = Σ dy
 
     needs_dx: False where x are images, whose gradient nobody uses: dx is None
     """

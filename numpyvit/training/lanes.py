@@ -120,7 +120,7 @@ class Lanes:
 def micro_batches(lo, hi, most, division):
     """Rows lo to hi in micro-batches of at most so many rows: [(start, end), …]
 
-    division: "equal", the larger ones first, or "whole", as runs of before have them: of most rows each, then the rest
+    division: "equal", the larger ones first, or "whole", as older runs have them: of most rows each, then the rest
     """
     if division == "whole":
         edges = [*range(lo, hi, most), hi]

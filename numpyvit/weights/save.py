@@ -19,7 +19,7 @@ from .sources import optional_json, path_text
 
 FORMATS = ("numpyvit", "timm", "huggingface", "torchvision", "google", "microsoft")
 TORCH_SUFFIXES = (".pth", ".pt", ".bin")
-# (format, family) → the fields of the config here that every model of the library has in one way
+# (format, family) → fields of our config, and the one value that every model of that library has
 NEEDS = {("huggingface", "vit"): {"stem_widths": (), "global_pool": "token", "norm_order": "pre",
                                   "representation_size": 0},
          ("huggingface", "swin"): {"stem_widths": ()},

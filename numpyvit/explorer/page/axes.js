@@ -25,7 +25,7 @@ function axesOf(step) {
     return [first, "head", scores || /^d?y$/.test(ownName(step)) ? "query" : "token", scores ? "key" : "channel"];
   }
   if (n > 4) return manyAxes(step, shape, first);
-  const last = /^d?(patches|rows)$/.test(step.name) ? "input" : "channel"; // of the weight
+  const last = /^d?(patches|rows)$/.test(step.name) ? "input" : "channel"; // as of the weight
   if (n === 4) return ["image", "row", "column", last];
   if (n === 3) return [first, inOtherOrder(step, shape) ? "place" : "token", last];
   if (n === 2) {

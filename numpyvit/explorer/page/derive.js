@@ -4,6 +4,7 @@
    writes the same line with the values put in. */
 
 const LIMIT = 6000; // terms of one cell
+const EXTREMES = ["max", "min", "maximum", "minimum"]; // each is equal to one of its operands' cells
 
 class Derivation {
   constructor(engine, isStep) {
@@ -106,7 +107,7 @@ class Derivation {
     for (;;) {
       if (!first && this.isStep(i)) return [i, flat];
       const next = this.source(i, flat);
-      if (!next || ["max", "min", "maximum", "minimum"].includes(this.engine.nodes[i].op)) return [i, flat];
+      if (!next || EXTREMES.includes(this.engine.nodes[i].op)) return [i, flat];
       [i, flat] = next;
       first = false;
     }
@@ -171,8 +172,8 @@ class Derivation {
       });
       return terms;
     }
-    const largest = ["max", "min", "maximum", "minimum"].includes(op) && this.source(i, flat);
-    if (largest && largest[1] !== undefined) return this.expand(...largest, scale, factors);
+    const equal = EXTREMES.includes(op) && this.source(i, flat);
+    if (equal && equal[1] !== undefined) return this.expand(...equal, scale, factors); // undefined: the extreme is NaN
     if (top && (op in UNARY || op === "erf" || op === "power"))
       return [this.term(scale, [...factors, {...here, call: op}])];
     return single();

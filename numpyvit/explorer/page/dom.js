@@ -58,7 +58,7 @@ function fmt(x, digits = 4) {
     a >= 1e-3 && a < 1e5 ? String(Number(x.toPrecision(digits))) : x.toExponential(digits - 1).replace("e+", "e");
   return text.replaceAll("-", "−");
 }
-/* A constant that is not whole does not look whole: 0.99997 for 1. */
+/* With enough digits that a constant which is not whole does not look whole: 0.999966, not 1. */
 function fmtConstant(x) {
   const text = fmt(x);
   return Number.isInteger(x) || text.includes(".") ? text : fmt(x, 7);
