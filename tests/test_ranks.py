@@ -47,6 +47,14 @@ def without_launcher(text):
     return launcher.sub("", text) if OPEN_MPI else text
 
 
+def ended_by(status):
+    """What mpiexec may return where a rank ends the others: its status or, with MPICH, the signal that ended them (9).
+
+    MPICH's launcher forgets the status if one of the other ranks is gone before the launcher has closed all their output.
+    """
+    return (status, signal.SIGKILL) if status and not OPEN_MPI else (status,)
+
+
 def one_process(script, environment, *args):
     command = [sys.executable, "-c", textwrap.dedent(script), *args]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
@@ -196,7 +204,7 @@ def test_a_rank_that_fails_ends_all_with_its_status_and_one_message(how, status,
     done = mpiexec(2, LEAVE, how)
     assert time.monotonic() - start < 60                                     # and not for ever
     lines = done.stderr.strip().splitlines()
-    assert done.returncode == status and (lines[-1] if lines else "") == said
+    assert done.returncode in ended_by(status) and (lines[-1] if lines else "") == said
     assert len(lines) <= 1 or how == "a script fails"
 
 
@@ -410,10 +418,11 @@ def test_a_bug_or_a_full_disk_on_one_rank_ends_the_run_and_the_run_resumes(tmp_p
     arguments = [*options("vit", steps=8), "--out", str(tmp_path / "run")]
     environment = ENVIRONMENT | {"TEST_CHECKPOINT_SECONDS": "0"}
     done = mpiexec(2, SLOW, *arguments, environment=environment | {"TEST_RAISE_AT": "3"})
-    assert done.returncode == 1 and done.stderr.strip().splitlines()[-1] == "KeyError: 'a bug'"
+    assert done.returncode in ended_by(1) and done.stderr.strip().splitlines()[-1] == "KeyError: 'a bug'"
     resume = ["train", "--resume", str(tmp_path / "run")]
     done = mpiexec(4, SLOW, *resume, environment=environment | {"TEST_FULL_AT": "6"})
-    assert done.returncode == 2 and re.fullmatch(r"numpyvit: .*No space left on device.*--resume.*\n", done.stderr)
+    assert done.returncode in ended_by(2)
+    assert re.fullmatch(r"numpyvit: .*No space left on device.*--resume.*\n", done.stderr)
     assert mpiexec(3, SLOW, *resume).returncode == 0
     assert one_process(SLOW, ENVIRONMENT, *arguments[:-1], str(tmp_path / "whole")).returncode == 0
     assert outcome(tmp_path / "run") == outcome(tmp_path / "whole")
@@ -425,7 +434,7 @@ def test_rank_0_names_a_gradient_that_is_not_finite_on_another_rank(tmp_path):
     expected = one_process(SPOILED, ENVIRONMENT, *options("vit", steps=2), "--out", str(tmp_path / "one"))
     assert expected.returncode == 2 and "the first values that are not finite are in the gradient of head.bias" in expected.stderr
     done = mpiexec(2, SPOILED, *options("vit", steps=2), "--out", str(tmp_path / "two"))
-    assert (done.returncode, done.stderr) == (2, expected.stderr)
+    assert done.returncode in ended_by(2) and done.stderr == expected.stderr
 
 
 @needs_mpi

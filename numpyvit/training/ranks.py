@@ -200,6 +200,7 @@ class Ranks:
         """The last call of a rank. Waits for the others and returns status; the lowest rank that has a message says it.
 
         A rank that failed (status not 0) and is still alone after LEAVE_SECONDS says its message and ends all ranks.
+        mpiexec then returns that status; MPICH's returns 9 now and then, the signal with which it ends the other ranks.
         """
         if self.left:
             return status
