@@ -67,6 +67,13 @@ def test_5_without_a_folder_that_can_be_written_kernels_are_compiled_all_the_sam
     assert "NUMBA_CACHE_DIR" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_import_leaves_the_garbage_collector_as_it_was_and_the_objects_of_numba_aside(enabled):
+    done = python(f"import gc\ngc.{'enable' if enabled else 'disable'}()\nimport numpyvit.functional\n"
+                  "print(gc.isenabled(), gc.get_freeze_count() > 30_000)")
+    assert (done.stdout, done.stderr) == (f"{enabled} True\n", "")
+
+
 @pytest.mark.parametrize("argv", ["models", "predict RUN IMAGE", "--version"])
 def test_6_a_closed_standard_output_is_no_error(argv, finished, images):
     argv = argv.replace("RUN", str(finished)).replace("IMAGE", str(images / "train" / "ring" / "3.png"))

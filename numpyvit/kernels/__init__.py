@@ -4,10 +4,26 @@ Numba keeps compiled code beside these files, or in the user's cache folder, or 
 names. Where none of these can be written, the code goes to a temporary folder and is compiled anew in every process.
 """
 import atexit
+import gc
 import shutil
 import tempfile
 
-import numba
+
+def import_numba():
+    """Numba's package, with the garbage collector paused, and all objects so far put aside from the collector.
+
+    Numba makes 50,000 objects that stay until the process ends. The collector would go through them again and again
+    while the kernels load, for 4 % of the time to a first step.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        import numba
+        gc.freeze()
+    finally:
+        if enabled:
+            gc.enable()
+    return numba
 
 
 def use_temporary_cache_where_needed():
@@ -23,4 +39,5 @@ def use_temporary_cache_where_needed():
         atexit.register(shutil.rmtree, numba.config.CACHE_DIR, ignore_errors=True)
 
 
+numba = import_numba()
 use_temporary_cache_where_needed()
