@@ -16,7 +16,7 @@ import numpy as np
 from .. import functional as F
 from ..checks import check_number
 from ..models.fold import ForInference
-from ..threads import Pool, evaluation_logits
+from ..threads import Pool, evaluation_logits, use_large_pages
 from .exchange import Ranges, ShardSum
 from .ranks import ALONE
 
@@ -48,7 +48,7 @@ class Lanes:
             check_number("shards", shards, whole=True, least=1)
         check_number("micro_batch", self.micro_batch, whole=True, least=1)
         self.ranges = ranges or Ranges(ALONE, model.flat.size)
-        self.shards, self.kind, self.sum, self.frozen = shards, kind, None, frozen
+        self.shards, self.kind, self.sum, self.frozen, self.batches = shards, kind, None, frozen, 0
         self.replicas, self.inference = [self.replica(model.flat_grad)], ForInference(model)
 
     def __enter__(self):
@@ -65,6 +65,7 @@ class Lanes:
         batch; called from the lanes.
         →   mean loss (float), number of images whose largest logit is their largest target
         """
+        self.begin_batch()
         self.inference.forget()                                              # the weights are about to change
         shards = self.deal(batch_size)
         outcomes = self.pool.map(lambda shard: self.run_shard(*shard, batch_size, load), shards)
@@ -72,6 +73,12 @@ class Lanes:
         self.add_shards([replica.flat_grad for replica, _, _ in shards])
         self.model.update_buffers([outcome.statistics for outcome in outcomes])
         return sum(outcome.loss for outcome in outcomes) / batch_size, sum(outcome.correct for outcome in outcomes)
+
+    def begin_batch(self):
+        """Count the batches. Before the second one, all arrays of the first have their places in memory."""
+        self.batches += 1
+        if self.batches == 2:
+            use_large_pages()
 
     def deal(self, batch_size):
         """This process's shards of a batch, all of which are as equal as they can be: [(replica, lo, hi), …]"""
@@ -113,6 +120,7 @@ class Lanes:
 
         A block is a micro-batch: its arrays are as large as those of a training step, and reuse their memory.
         """
+        self.begin_batch()
         model = self.inference.get()
         return evaluation_logits(model, count, load_images, self.micro_batch, self.pool, self.ranges.world)
 
