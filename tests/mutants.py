@@ -40,7 +40,8 @@ TESTS = {
     "muon": ["tests/test_muon.py"],
     "fast_math": [f"tests/test_kernels.py::{test}" for test in ("test_exp", "test_activations", "test_float64[bias_activation]")],
     "max_pool": ["tests/test_ops.py::test_max_pool_of_equal_cells", "tests/test_ops.py::test_against_autograd[max_pool]",
-                 "tests/test_ops.py::test_float32_stays_float32[max_pool]"],
+                 "tests/test_ops.py::test_float32_stays_float32[max_pool]",
+                 "tests/test_kernels.py::test_gradients_of_another_shape_are_refused"],
     "winograd": [f"tests/test_kernels.py::test_winograd_{test}" for test in ("of_every_geometry", "in_float32", "spreads_no_nan", "keeps_filters",
                                                                     "tile_size")],
     "layers": ["tests/test_layers.py", "tests/test_vit.py", "tests/test_cvt.py"],
@@ -62,7 +63,8 @@ MORE = {                                                                     # a
     "rotary": ["tests/test_ops.py::test_rotary_angles_by_hand", "tests/test_ops.py::test_rotary_scores_depend_on_offsets_alone"],
     "conv": WITHOUT_DX, "patch_embed": WITHOUT_DX,
 }
-REFUSALS = [f"tests/test_{folder}.py::test_arrays_of_another_shape_are_refused" for folder in ("ops", "kernels")]
+REFUSALS = {folder: [f"tests/test_{folder}.py::test_arrays_of_another_shape_are_refused"] for folder in ("ops", "kernels")}
+REFUSALS["kernels"] += ["tests/test_kernels.py::test_gradients_of_another_shape_are_refused"]
 KERNEL_TESTS = {                                                             # after the kernel's own tests
     "batch_norm": ["tests/test_kernels.py::test_batch_norm_of_constant_channels"],
     "conv": [f"tests/test_kernels.py::test_winograd_{test}" for test in ("where_it_is_faster", "tiles_fit_the_map_of_outputs")] + WITHOUT_DX,
@@ -83,12 +85,12 @@ def tests_for(path):
         return [test for test in TESTS[name] if (ROOT / test.partition("::")[0]).exists()]
     if folder == "ops":
         return [*(f"tests/test_ops.py::test_against_autograd[{op}]" for op in ops_of(name)),
-                *(f"tests/test_ops.py::test_float32_stays_float32[{op}]" for op in ops_of(name)), *MORE.get(name, []), REFUSALS[0]]
+                *(f"tests/test_ops.py::test_float32_stays_float32[{op}]" for op in ops_of(name)), *MORE.get(name, []), *REFUSALS["ops"]]
     if folder == "kernels":
         tests = ["test_float64[", "test_float32[", "test_nan_and_infinity_as_in_the_definition[float32-"]
         tests[1:1] = ["test_every_geometry["] if "conv" in name else []
         return [*(f"tests/test_kernels.py::{test}{op}]" for op in ops_of(name) if op in bound_kernels() for test in tests),
-                *KERNEL_TESTS.get(name, []), REFUSALS[1]]
+                *KERNEL_TESTS.get(name, []), *REFUSALS["kernels"]]
     families = [family for family in FAMILIES if name.startswith(family)] or FAMILIES
     return [*(f"tests/test_{family}.py" for family in families), "tests/test_stem.py", "tests/test_metamorphic.py"]
 
