@@ -75,7 +75,7 @@ class Lanes:
         return sum(outcome.loss for outcome in outcomes) / batch_size, sum(outcome.correct for outcome in outcomes)
 
     def begin_batch(self):
-        """Count the batches. Before the second one, all arrays of the first have their places in memory."""
+        """Count the batches. When the second begins, the memory for the arrays of the first moves to large pages."""
         self.batches += 1
         if self.batches == 2:
             use_large_pages()
