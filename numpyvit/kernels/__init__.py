@@ -13,7 +13,7 @@ def import_numba():
     """Numba's package, with the garbage collector paused, and all objects so far put aside from the collector.
 
     Numba makes 50,000 objects that stay until the process ends. The collector would go through them again and again
-    while the kernels load, for 4 % of the time to a first step.
+    while the kernels load, and take 1 to 5 % of the time to a first step.
     """
     enabled = gc.isenabled()
     gc.disable()
